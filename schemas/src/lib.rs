@@ -1,1 +1,24 @@
-//! placeholder
+//! The words that every room shares: events, names, addresses, policies, outcomes, and the bodies of the
+//! management API. No I/O, no clock but the one that is passed around, no decision about delivery.
+//!
+//! Read `event.rs` first, then `service.rs` (what the user declared) and `delivery.rs` (what happened).
+
+pub mod api;
+pub mod clock;
+pub mod delivery;
+pub mod event;
+pub mod ids;
+pub mod live;
+pub mod ranges;
+pub mod selector;
+pub mod service;
+pub mod units;
+
+pub use clock::{Clock, Timestamp};
+pub use delivery::{ErrorInfo, FailureClass, FinalState, RetryPolicy};
+pub use event::Event;
+pub use ids::{
+    Address, BindingId, BindingName, ControllerId, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName,
+};
+pub use ranges::SeqRanges;
+pub use units::{ByteSize, Span};

@@ -1,0 +1,63 @@
+//! The contract between dispatcher and workers: one invocation in, one result out.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bellwire_schemas::{ErrorInfo, FunctionName};
+use bytes::Bytes;
+
+/// One call of one function.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The function to call.
+    pub function: FunctionName,
+    /// Identity of this attempt: the Runtime API's request id; a fresh UUID for every attempt.
+    pub request_id: String,
+    /// Same for every attempt of one delivery: sent as `Idempotency-Key` to endpoints.
+    pub idempotency_key: String,
+    /// The body. For workers this is what the handler receives (JSON).
+    pub payload: Bytes,
+    /// The body's media type; workers always get `application/json`.
+    pub content_type: String,
+    /// Extra request headers for endpoints (CloudEvents binary mode: `ce-id`, …), percent-encoded already.
+    pub headers: Vec<(String, String)>,
+    /// W3C `traceparent`, passed on to endpoints and, as X-Ray header, to workers.
+    pub traceparent: Option<String>,
+}
+
+/// How an invocation ended and what it cost.
+#[derive(Clone, Debug)]
+pub struct InvocationResult {
+    /// The answer, or the failure.
+    pub answer: Result<Answer, ErrorInfo>,
+    /// From hand-over to answer, start of a worker not included.
+    pub duration: Duration,
+    /// How long the worker took to start, when this invocation had to wait for it.
+    pub init: Option<Duration>,
+    /// Which worker, such as `2`; empty when none was reached.
+    pub worker: String,
+    /// Version of the function that ran: first 8 hex digits of a hash over code folder and settings.
+    pub version: String,
+    /// What the function printed during this invocation, lines, cut at 64 KiB in all (then a last line says so).
+    pub logs: Vec<String>,
+    /// When the target asked for a pause (`Retry-After`), how long.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a function answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The body.
+    pub payload: Bytes,
+    /// Its media type, when the function said one.
+    pub content_type: Option<String>,
+}
+
+/// Something that can run functions. `invoke` waits for a free worker slot, never longer than the caller waits for
+/// it; dropping the future before the function was handed the event leaves no trace, dropping it later kills the worker.
+#[async_trait]
+pub trait Invoker: Send + Sync + 'static {
+    /// Runs one invocation to its end: answer, error, deadline or crash. Never panics, never hangs past the
+    /// function's timeout plus the time to start a worker.
+    async fn invoke(&self, invocation: Invocation) -> InvocationResult;
+}

@@ -1,0 +1,141 @@
+//! The event: a CloudEvents 1.0 envelope with the source's own bytes and metadata beside it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An immutable CloudEvents 1.0 event as a connector made it.
+///
+/// `data` holds the bytes exactly as they arrived; nothing re-serialises them. `meta` is what the source knew
+/// besides (headers, message attributes, offsets), enough to rebuild the shape AWS Lambda would have sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// CloudEvents `id`: unique within `source`.
+    pub id: String,
+    /// CloudEvents `source`, such as `aws:s3.eu-central-1.photos`.
+    pub source: String,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// CloudEvents `subject`: the object key, record key, routing key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// CloudEvents `time`, RFC 3339 as the sender wrote it; the time of intake where it wrote none.
+    pub time: String,
+    /// CloudEvents `datacontenttype`; absent means JSON when the data parses as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datacontenttype: Option<String>,
+    /// CloudEvents `dataschema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataschema: Option<String>,
+    /// CloudEvents extension attributes: strings, booleans and integers only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extensions: BTreeMap<String, Value>,
+    /// The payload, byte for byte; absent when the event carries none.
+    #[serde(skip)]
+    pub data: Option<Bytes>,
+    /// What the source said besides: `{"headers": {…}}` and the like.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Map<String, Value>,
+}
+
+impl Event {
+    /// The payload parsed as JSON, when it is JSON: by its content type, or, where none is given, by trying.
+    /// Nesting beyond serde_json's limit of 128 levels counts as "not JSON".
+    pub fn data_json(&self) -> Option<Value> {
+        if self.datacontenttype.as_deref().is_some_and(|t| !is_json(t)) {
+            return None;
+        }
+        serde_json::from_slice(self.data.as_deref()?).ok()
+    }
+
+    /// The attributes as one JSON object, without the payload: what `events show` prints and `meta` joins.
+    pub fn attributes(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("specversion".into(), "1.0".into());
+        map.insert("id".into(), self.id.clone().into());
+        map.insert("source".into(), self.source.clone().into());
+        map.insert("type".into(), self.kind.clone().into());
+        map.insert("time".into(), self.time.clone().into());
+        for (name, value) in [
+            ("subject", &self.subject),
+            ("datacontenttype", &self.datacontenttype),
+            ("dataschema", &self.dataschema),
+        ] {
+            if let Some(value) = value {
+                map.insert(name.into(), value.clone().into());
+            }
+        }
+        for (name, value) in &self.extensions {
+            map.insert(name.clone(), value.clone());
+        }
+        map
+    }
+
+    /// The envelope a filter sees: the attributes, `data` (parsed JSON, else text, else absent) and `meta`.
+    pub fn envelope(&self) -> Value {
+        let mut map = self.attributes();
+        if let Some(json) = self.data_json() {
+            map.insert("data".into(), json);
+        } else if let Some(text) = self.data.as_deref().and_then(|d| std::str::from_utf8(d).ok()) {
+            map.insert("data".into(), text.into());
+        }
+        if !self.meta.is_empty() {
+            map.insert("meta".into(), Value::Object(self.meta.clone()));
+        }
+        Value::Object(map)
+    }
+
+    /// The `traceparent` extension (W3C trace context), when the sender set one.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.extensions.get("traceparent").and_then(Value::as_str)
+    }
+
+    /// The size the limits count: payload plus attributes plus metadata, in bytes, roughly.
+    pub fn size_bytes(&self) -> usize {
+        let text = self.id.len() + self.source.len() + self.kind.len() + self.subject.as_ref().map_or(0, String::len);
+        let meta = if self.meta.is_empty() { 0 } else { serde_json::to_string(&self.meta).map_or(0, |t| t.len()) };
+        self.data.as_ref().map_or(0, Bytes::len) + text + meta + 64
+    }
+}
+
+/// Whether a media type says JSON: `application/json`, `text/json` or any `+json`, parameters ignored.
+pub fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(data: &'static str, media_type: Option<&str>) -> Event {
+        Event {
+            id: "1".into(),
+            source: "s".into(),
+            kind: "t".into(),
+            time: "2026-01-01T00:00:00Z".into(),
+            datacontenttype: media_type.map(Into::into),
+            data: Some(Bytes::from_static(data.as_bytes())),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn data_is_json_text_or_absent_in_the_envelope() {
+        assert_eq!(event(r#"{"a":1}"#, None).envelope()["data"]["a"], 1);
+        assert_eq!(event("plain", None).envelope()["data"], "plain");
+        assert_eq!(event("17", Some("text/plain")).envelope()["data"], "17");
+        assert_eq!(event("17", Some("application/vnd.x+json; charset=utf-8")).envelope()["data"], 17);
+        let bytes = Event { data: Some(Bytes::from_static(&[0xff])), ..event("", None) };
+        assert_eq!(bytes.envelope().get("data"), None);
+    }
+
+    #[test]
+    fn deep_json_is_not_parsed_and_not_fatal() {
+        let deep = Event { data: Some(Bytes::from("[".repeat(10_000))), ..event("", None) };
+        assert_eq!(deep.data_json(), None);
+    }
+}
