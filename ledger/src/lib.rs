@@ -1,1 +1,29 @@
-//! placeholder
+//! The book: every accepted event, every outcome, every debt. The only room that writes SQL.
+//!
+//! [`Ledger`] is the contract; `sqlite/` keeps it in one file, `model/` in memory as the oracle of the tests, and
+//! `conformance/` is the suite that each implementation passes. [`Feed`] hands fresh events from intake to dispatch
+//! without reading them back. The ledger decides nothing about delivery: it stores what it is told, atomically.
+//!
+//! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` (what comes out).
+
+pub mod append;
+pub mod contract;
+pub mod error;
+pub mod feed;
+pub mod flush;
+pub mod query;
+
+pub use append::{
+    Append, Appended, Arrival, DedupKey, NewEvent, Position, PositionAdvance, Quarantine, StoredEvent,
+};
+pub use contract::{ArrivalTotals, Ledger};
+pub use error::Error;
+pub use feed::Feed;
+pub use flush::{
+    BindingFlush, Checkpoint, DeadLetter, DueRetries, Flush, FlushOutcome, LogEntry, LogOutcome, Owed,
+    OwedReason,
+};
+pub use query::{
+    BindingRecord, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Page, Pause,
+    QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
+};

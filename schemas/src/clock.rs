@@ -66,7 +66,9 @@ impl Timestamp {
     /// # Errors
     /// When the text is not an RFC 3339 date and time with an offset.
     pub fn parse(text: &str) -> Result<Self, String> {
-        text.parse::<jiff::Timestamp>().map(Self::from_jiff).map_err(|e| format!("`{text}` is no RFC 3339 time: {e}"))
+        text.parse::<jiff::Timestamp>()
+            .map(Self::from_jiff)
+            .map_err(|e| format!("`{text}` is no RFC 3339 time: {e}"))
     }
 }
 

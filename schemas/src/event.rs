@@ -95,8 +95,12 @@ impl Event {
 
     /// The size the limits count: payload plus attributes plus metadata, in bytes, roughly.
     pub fn size_bytes(&self) -> usize {
-        let text = self.id.len() + self.source.len() + self.kind.len() + self.subject.as_ref().map_or(0, String::len);
-        let meta = if self.meta.is_empty() { 0 } else { serde_json::to_string(&self.meta).map_or(0, |t| t.len()) };
+        let text = self.id.len()
+            + self.source.len()
+            + self.kind.len()
+            + self.subject.as_ref().map_or(0, String::len);
+        let meta =
+            if self.meta.is_empty() { 0 } else { serde_json::to_string(&self.meta).map_or(0, |t| t.len()) };
         self.data.as_ref().map_or(0, Bytes::len) + text + meta + 64
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod crash;
 pub mod delivery;
 pub mod event;
 pub mod ids;
@@ -15,6 +16,7 @@ pub mod service;
 pub mod units;
 
 pub use clock::{Clock, Timestamp};
+pub use crash::crash_point;
 pub use delivery::{ErrorInfo, FailureClass, FinalState, RetryPolicy};
 pub use event::Event;
 pub use ids::{

@@ -92,9 +92,9 @@ impl Fact {
     /// The address the fact is about, if it is about one.
     pub fn address(&self) -> Option<Address> {
         match self {
-            Self::Accepted { address, .. } | Self::Attempt { address, .. } | Self::Settled { address, .. } => {
-                Some(*address)
-            }
+            Self::Accepted { address, .. }
+            | Self::Attempt { address, .. }
+            | Self::Settled { address, .. } => Some(*address),
             Self::NotAccepted { .. } | Self::Condition { .. } => None,
         }
     }

@@ -23,7 +23,8 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is no duration: write a whole number and ms, s, m, h or d, such as 30s");
+        let bad =
+            || format!("`{text}` is no duration: write a whole number and ms, s, m, h or d, such as 30s");
         let (number, unit) = split(text).ok_or_else(bad)?;
         let millis = match unit {
             "ms" => 1,

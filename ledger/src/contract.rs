@@ -1,0 +1,205 @@
+//! The ledger's contract: what every implementation promises, and the conformance suite checks.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
+
+use crate::{
+    Append, Appended, BindingRecord, BindingTotals, Checkpoint, DeadLetter, DeadLetterQuery, DeliveryKey,
+    DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, LogEntry, Owed, Page, Pause, Position,
+    QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+};
+
+/// A durable, append-only ledger of lanes.
+///
+/// Promises:
+/// * **Durable**: `Ok` from a write means it survives the loss of power.
+/// * **Gapless**: the places of a lane are 1, 2, 3, …; commit order is place order, so a reader that has seen place
+///   n never misses one below it. A place is never used twice, also not after retention.
+/// * **Whole**: a write happens completely or not at all. A refusal writes nothing.
+/// * **Idempotent appends**: the same append id twice gives the first answer again and writes nothing.
+/// * **Once**: two events of one source with the same dedup key within its window are stored once; the later one is
+///   answered with the address of the first and recorded. Also within one batch.
+/// * **Fenced**: a flush under an old epoch writes nothing.
+/// * **Cancel-safe**: dropping a future neither breaks the ledger nor tells whether the write happened; ask again
+///   with the same append id.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    // Lanes
+
+    /// How many lanes there are; they are numbered from 1.
+    fn lanes(&self) -> u16;
+
+    /// Commits a batch of events, positions and quarantined messages at `now`.
+    ///
+    /// # Errors
+    /// [`Error::PositionConflict`], [`Error::Full`], [`Error::Unavailable`]; then nothing was written, except that
+    /// after `Unavailable` it may have been: repeat with the same append id.
+    async fn append(&self, append: Append, now: Timestamp) -> Result<Appended, Error>;
+
+    /// The newest position of a shard, or `None` when it was never written.
+    async fn position(&self, shard: &str) -> Result<Option<Position>, Error>;
+
+    /// The last place used in a lane; 0 when it is empty.
+    async fn tail(&self, lane: Lane) -> Result<Seq, Error>;
+
+    /// Up to `limit` events from `from` on, in order; fewer when their data exceeds `bytes` (but at least one if
+    /// there is one). Places that retention removed are skipped.
+    async fn read(
+        &self,
+        lane: Lane,
+        from: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, Error>;
+
+    // Ownership
+
+    /// Takes a lane for a controller and returns the new epoch, or `None` while another controller holds it.
+    async fn acquire(
+        &self,
+        controller: ControllerId,
+        lane: Lane,
+        now: Timestamp,
+    ) -> Result<Option<Epoch>, Error>;
+
+    /// Gives a lane back; a stale epoch is ignored.
+    async fn release(&self, lane: Lane, epoch: Epoch) -> Result<(), Error>;
+
+    // Delivery
+
+    /// Declares the bindings of the configuration: new ones are created at their start and keep it from then on,
+    /// changed ones get a new revision, those not named become inactive. Returns all active ones, in the order given.
+    async fn declare_bindings(
+        &self,
+        bindings: Vec<BindingRecord>,
+        now: Timestamp,
+    ) -> Result<Vec<BindingRecord>, Error>;
+
+    /// All bindings ever declared, inactive ones too.
+    async fn bindings(&self) -> Result<Vec<BindingRecord>, Error>;
+
+    /// The filter that a revision of a binding had, for explanations.
+    async fn filter_of(
+        &self,
+        binding: BindingId,
+        revision: u32,
+    ) -> Result<Option<Vec<serde_json::Value>>, Error>;
+
+    /// Pauses or resumes a binding.
+    async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error>;
+
+    /// Where a binding stands in a lane.
+    async fn checkpoint(&self, lane: Lane, binding: BindingId) -> Result<Checkpoint, Error>;
+
+    /// Commits what the bindings of a lane did.
+    async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error>;
+
+    /// Debts of a binding in a lane that are due at `now`, at most `limit`, earliest first.
+    async fn due(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<DueRetries, Error>;
+
+    // Operators
+
+    /// Dead letters back into the debts, due at `now` with their attempts reset; returns how many there were.
+    async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error>;
+
+    /// Ends dead letters or debts as discarded, logged with the reason; returns how many there were.
+    async fn discard(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+
+    /// Stores a replay, or a later state of it, together with debts it enqueues (places that are owed already are
+    /// left alone); all in one commit. Returns how many debts were new.
+    async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error>;
+
+    /// All replays, newest first, at most 1,000.
+    async fn replays(&self) -> Result<Vec<ReplayRecord>, Error>;
+
+    /// One replay.
+    async fn replay(&self, id: &ReplayId) -> Result<Option<ReplayRecord>, Error>;
+
+    /// Counts a request refused at a door; never fails intake.
+    async fn note_refusal(&self, refusal: Refusal) -> Result<(), Error>;
+
+    // Questions
+
+    /// One event by address.
+    async fn event(&self, address: Address) -> Result<Option<StoredEvent>, Error>;
+
+    /// Events by selector.
+    async fn events(&self, query: &EventQuery) -> Result<Page<StoredEvent>, Error>;
+
+    /// The delivery log of one event, oldest first, all bindings or one.
+    async fn log(
+        &self,
+        address: Address,
+        binding: Option<BindingId>,
+    ) -> Result<Vec<(BindingId, LogEntry)>, Error>;
+
+    /// The debt of one delivery, if there is one.
+    async fn owed(&self, delivery: DeliveryKey) -> Result<Option<Owed>, Error>;
+
+    /// One dead letter.
+    async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error>;
+
+    /// Dead letters by selector, newest death first.
+    async fn dead_letters(&self, query: &DeadLetterQuery) -> Result<Page<DeadLetter>, Error>;
+
+    /// Later arrivals with the dedup key of an event, oldest first, at most 100.
+    async fn duplicates(&self, first: Address) -> Result<Vec<Duplicate>, Error>;
+
+    /// Later arrivals with this CloudEvents id, newest first, at most 100.
+    async fn duplicates_of_id(&self, id: &str, source: Option<&SourceName>) -> Result<Vec<Duplicate>, Error>;
+
+    /// Quarantined messages, newest first.
+    async fn quarantined(
+        &self,
+        source: Option<&SourceName>,
+        limit: usize,
+    ) -> Result<Vec<QuarantineRecord>, Error>;
+
+    /// Refusals since a time, newest first, at most 1,000.
+    async fn refusals(&self, since: Timestamp) -> Result<Vec<Refusal>, Error>;
+
+    /// Totals of every binding.
+    async fn totals(&self) -> Result<BTreeMap<BindingId, BindingTotals>, Error>;
+
+    /// Accepted, duplicate and quarantined arrivals per source, and when the last event came.
+    async fn arrivals(&self) -> Result<BTreeMap<SourceName, ArrivalTotals>, Error>;
+
+    // Keeping
+
+    /// Removes events accepted before `before` that no cursor, debt or running replay needs, with their logs, in
+    /// small steps; also dedup keys whose window is over. Dead letters stay.
+    async fn retain(&self, before: Timestamp, now: Timestamp) -> Result<Retained, Error>;
+
+    /// Bytes on disk.
+    async fn size_bytes(&self) -> Result<u64, Error>;
+
+    /// Waits for pending writes and closes; further calls fail.
+    async fn close(&self);
+}
+
+/// Arrivals of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ArrivalTotals {
+    /// Stored events.
+    pub accepted: u64,
+    /// Arrivals not stored again.
+    pub duplicate: u64,
+    /// Messages in quarantine.
+    pub quarantined: u64,
+    /// When the last event was accepted.
+    pub last_at: Option<Timestamp>,
+}

@@ -1,0 +1,162 @@
+//! The hot hand-over: fresh events go from append to dispatch through memory, the ledger stays the truth.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bellwire_schemas::{Address, Clock, Lane, Seq};
+use tokio::sync::watch;
+
+use crate::{Append, Appended, Arrival, Error, Ledger, StoredEvent};
+
+/// How many bytes of fresh events are kept for readers, per lane; older ones are read back from the ledger.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// A ledger with a memory of what was just appended, and a signal per lane.
+///
+/// Appends of this process go through here. A reader that keeps up never touches the disk; one that fell behind reads
+/// from the ledger, so a slow binding costs nobody else memory.
+pub struct Feed {
+    ledger: Arc<dyn Ledger>,
+    clock: Clock,
+    lanes: Vec<LaneFeed>,
+}
+
+struct LaneFeed {
+    tail: watch::Sender<Seq>,
+    recent: Mutex<Recent>,
+}
+
+#[derive(Default)]
+struct Recent {
+    events: VecDeque<StoredEvent>,
+    bytes: usize,
+}
+
+impl Feed {
+    /// Wraps a ledger, starting at the tails it has now.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn new(ledger: Arc<dyn Ledger>, clock: Clock) -> Result<Self, Error> {
+        let mut lanes = Vec::new();
+        for lane in 1..=ledger.lanes() {
+            let tail = ledger.tail(Lane(lane)).await?;
+            lanes.push(LaneFeed { tail: watch::Sender::new(tail), recent: Mutex::default() });
+        }
+        Ok(Self { ledger, clock, lanes })
+    }
+
+    /// The ledger behind it.
+    pub fn ledger(&self) -> &Arc<dyn Ledger> {
+        &self.ledger
+    }
+
+    /// Appends, remembers the events and wakes the readers.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        let events = append.events.clone();
+        let appended = self.ledger.append(append, self.clock.now()).await?;
+        let stored = events.into_iter().zip(&appended.items).filter_map(|(new, item)| match item {
+            Arrival::Accepted(address) => Some(StoredEvent {
+                address: *address,
+                source: new.source,
+                accepted_at: appended.accepted_at,
+                key: new.key,
+                event: new.event,
+            }),
+            Arrival::Duplicate(_) => None,
+        });
+        self.remember(stored);
+        Ok(appended)
+    }
+
+    /// The last place known to be committed in a lane, and a way to wait for more.
+    pub fn tail(&self, lane: Lane) -> watch::Receiver<Seq> {
+        self.lane(lane).tail.subscribe()
+    }
+
+    /// Tells that another process may have appended: moves the known tail forward.
+    pub fn advance(&self, lane: Lane, tail: Seq) {
+        self.lane(lane).tail.send_if_modified(|seen| {
+            let moved = tail > *seen;
+            *seen = tail.max(*seen);
+            moved
+        });
+    }
+
+    /// Events from `from` on, as [`Ledger::read`]: from memory when they are there.
+    ///
+    /// # Errors
+    /// As [`Ledger::read`].
+    pub async fn read(
+        &self,
+        lane: Lane,
+        from: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        if let Some(events) = self.recent(lane, from, limit, bytes) {
+            return Ok(events);
+        }
+        self.ledger.read(lane, from, limit, bytes).await
+    }
+
+    fn recent(&self, lane: Lane, from: Seq, limit: usize, bytes: usize) -> Option<Vec<StoredEvent>> {
+        let recent = self.lane(lane).recent.lock().expect("no code panics while it holds this lock");
+        let first = recent.events.front()?.address.seq;
+        let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        let mut size = 0;
+        let events: Vec<_> = recent
+            .events
+            .iter()
+            .skip(skip)
+            .take(limit)
+            .take_while(|e| {
+                let fits = size == 0 || size <= bytes;
+                size += e.event.size_bytes();
+                fits
+            })
+            .cloned()
+            .collect();
+        (!events.is_empty()).then_some(events)
+    }
+
+    /// Concurrent appends may report out of order: only a contiguous run is kept, and the tail moves to the highest
+    /// place, which the gapless ledger guarantees to be preceded by all others.
+    fn remember(&self, stored: impl Iterator<Item = StoredEvent>) {
+        for event in stored {
+            let Address { lane, seq } = event.address;
+            let feed = self.lane(lane);
+            {
+                let mut recent = feed.recent.lock().expect("no code panics while it holds this lock");
+                recent.push(event);
+            }
+            self.advance(lane, seq);
+        }
+    }
+
+    fn lane(&self, lane: Lane) -> &LaneFeed {
+        &self.lanes[usize::from(lane.0.saturating_sub(1)).min(self.lanes.len() - 1)]
+    }
+}
+
+impl Recent {
+    fn push(&mut self, event: StoredEvent) {
+        let expected = self.events.back().map(|e| e.address.seq.next());
+        if expected.is_some_and(|e| e > event.address.seq) {
+            return;
+        }
+        if expected.is_some_and(|e| e < event.address.seq) {
+            self.events.clear();
+            self.bytes = 0;
+        }
+        self.bytes += event.event.size_bytes();
+        self.events.push_back(event);
+        while self.bytes > KEPT_BYTES {
+            let Some(old) = self.events.pop_front() else { break };
+            self.bytes -= old.event.size_bytes();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What dispatch writes: checkpoints, outcomes and exceptions of the bindings of one lane, in one commit.
+
+use bellwire_schemas::{BindingId, Epoch, ErrorInfo, FinalState, Lane, ReplayId, Seq, SeqRanges, Timestamp};
+
+use crate::StoredEvent;
+
+/// One flush of one lane, fenced by its epoch. All of it commits together: a retry row or dead letter never later
+/// than the checkpoint that passes it.
+#[derive(Clone, Debug)]
+pub struct Flush {
+    /// The lane.
+    pub lane: Lane,
+    /// The epoch under which the caller owns it.
+    pub epoch: Epoch,
+    /// One part per binding.
+    pub bindings: Vec<BindingFlush>,
+}
+
+/// What one binding says in a flush.
+#[derive(Clone, Debug)]
+pub struct BindingFlush {
+    /// The binding.
+    pub binding: BindingId,
+    /// Grows with every flush of this (lane, binding); a flush seen before, or an older one, changes nothing.
+    pub version: u64,
+    /// Every place up to this one is finished or has an [`Owed`] row.
+    pub mark: Seq,
+    /// Places above the mark of which the same is true.
+    pub done: SeqRanges,
+    /// Attempts and endings since the last flush.
+    pub log: Vec<LogEntry>,
+    /// Debts to write: replaces the row of the same place.
+    pub owed: Vec<Owed>,
+    /// Places whose debt row ends with this flush.
+    pub settled: Vec<Seq>,
+    /// Deliveries given up.
+    pub dead: Vec<DeadLetter>,
+}
+
+/// The answer to a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushOutcome {
+    /// Committed.
+    Flushed,
+    /// The lane has another owner: nothing was written. Drop all memory of the lane.
+    Fenced,
+}
+
+/// One line of the delivery log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogEntry {
+    /// The place.
+    pub seq: Seq,
+    /// Number of the attempt, from 1; 0 when none was made (filtered, expired, discarded).
+    pub attempt: u32,
+    /// When the attempt started, or the decision fell.
+    pub at: Timestamp,
+    /// How long it took, milliseconds.
+    pub duration_ms: u32,
+    /// How it ended.
+    pub outcome: LogOutcome,
+    /// The failure, for failed attempts and dead letters.
+    pub error: Option<ErrorInfo>,
+    /// The worker, empty when none.
+    pub worker: String,
+    /// The function's version, empty when none.
+    pub version: String,
+    /// The binding's revision in force.
+    pub revision: u32,
+    /// The replay that asked for it.
+    pub replay: Option<ReplayId>,
+}
+
+/// How a line of the delivery log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LogOutcome {
+    /// The attempt failed and another is owed.
+    Failed,
+    /// The delivery ended.
+    Final(FinalState),
+}
+
+/// A delivery that is owed outside the cursor: waits for a retry, a redrive or a replay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owed {
+    /// The place.
+    pub seq: Seq,
+    /// Attempts used so far.
+    pub attempts: u32,
+    /// When the next one is due.
+    pub next_at: Timestamp,
+    /// When the delivery was first owed: what `max_age` of redriven and replayed events counts from.
+    pub since: Timestamp,
+    /// The last failure.
+    pub error: Option<ErrorInfo>,
+    /// Why it is owed.
+    pub reason: OwedReason,
+}
+
+/// Why a delivery is owed outside the cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwedReason {
+    /// An attempt failed.
+    Retry,
+    /// An operator redrove its dead letter.
+    Redrive,
+    /// A replay asked for it.
+    Replay(ReplayId),
+}
+
+/// A delivery that was given up, with cause and a copy of the event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The binding; in a flush the same as the part it stands in.
+    pub binding: BindingId,
+    /// The event, which outlives retention here.
+    pub event: StoredEvent,
+    /// When it was given up.
+    pub died_at: Timestamp,
+    /// When the first attempt started.
+    pub first_at: Timestamp,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The last failure.
+    pub error: ErrorInfo,
+    /// Groups equal failures: 4 to 8 hex digits, see [`fingerprint`].
+    pub fingerprint: String,
+    /// The last lines the function printed, at most 4 KiB.
+    pub logs: Vec<String>,
+}
+
+/// Where a binding stands in a lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The version of the flush that wrote it.
+    pub version: u64,
+    /// The mark.
+    pub mark: Seq,
+    /// Finished places above it.
+    pub done: SeqRanges,
+}
+
+/// Debts that are due, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DueRetries {
+    /// Due now, earliest first.
+    pub due: Vec<Owed>,
+    /// When the next one after these is due; `None` when there is none.
+    pub next_at: Option<Timestamp>,
+}
+
+/// The fingerprint of a failure: first 4 hex digits of a hash over its type and its message with digits and quoted
+/// values masked, so that failures which differ only in ids fall into one group.
+pub fn fingerprint(error: &ErrorInfo) -> String {
+    use sha2::{Digest, Sha256};
+    let line = error.message.lines().next().unwrap_or("");
+    let mut masked = String::with_capacity(line.len());
+    let mut quote = None;
+    for c in line.chars() {
+        match quote {
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '`') => {
+                quote = Some(c);
+                masked.push('*');
+            }
+            None if c.is_ascii_digit() => {
+                if !masked.ends_with('#') {
+                    masked.push('#');
+                }
+            }
+            None => masked.push(c),
+        }
+    }
+    let digest = Sha256::digest(format!("{}\n{masked}", error.kind));
+    format!("{:02x}{:02x}", digest[0], digest[1])
+}
