@@ -1,0 +1,161 @@
+//! `GET /v1/status`: everything one screen needs, in one call.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BindingName, ErrorInfo, FunctionName, SourceName, Timestamp};
+
+/// The state of a controller.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// Names of the services that run.
+    pub services: Vec<String>,
+    /// When the controller started.
+    pub started_at: Timestamp,
+    /// The doors.
+    pub listen: Listen,
+    /// The ledger.
+    pub ledger: LedgerStatus,
+    /// The sources.
+    pub sources: Vec<SourceStatus>,
+    /// The bindings.
+    pub bindings: Vec<BindingStatus>,
+    /// The functions.
+    pub functions: Vec<FunctionStatus>,
+    /// The lanes.
+    pub lanes: Vec<LaneStatus>,
+    /// What is wrong, worst first; empty when all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// The addresses of the two doors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listen {
+    /// Base URL of the ingress door.
+    pub ingress: String,
+    /// Base URL of the admin door.
+    pub admin: String,
+}
+
+/// The ledger's state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Where it is, without credentials.
+    pub url: String,
+    /// Its size on disk.
+    pub size_bytes: u64,
+    /// The size at which sources pause.
+    pub max_size_bytes: Option<u64>,
+    /// Events are kept this long after nobody owes them.
+    pub retention_ms: u64,
+}
+
+/// One source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: SourceName,
+    /// `s3`, `schedule`, `webhook`, `topic`.
+    pub kind: String,
+    /// `ok`, `paused`, `failing`.
+    pub state: String,
+    /// Why, when it is not `ok`.
+    pub reason: Option<String>,
+    /// Where events enter: `POST /s3`, or the next tick.
+    pub entrance: String,
+    /// Stored events since the ledger began.
+    pub accepted: u64,
+    /// Arrivals not stored again.
+    pub duplicate: u64,
+    /// Messages in quarantine.
+    pub quarantined: u64,
+    /// Requests refused since start.
+    pub refused: u64,
+    /// When the last event was accepted.
+    pub last_at: Option<Timestamp>,
+}
+
+/// One binding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BindingStatus {
+    /// Its name.
+    pub name: BindingName,
+    /// The source it reads.
+    pub source: SourceName,
+    /// The function it calls.
+    pub function: FunctionName,
+    /// `ok`, `paused`, `waiting`, `inactive`.
+    pub state: String,
+    /// Why, when it is not `ok`: a reason code.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub detail: Option<String>,
+    /// Revision of its definition.
+    pub revision: u32,
+    /// Deliveries in flight.
+    pub running: u64,
+    /// Events beyond the cursor.
+    pub waiting: u64,
+    /// Debts: retries, redrives, replays.
+    pub retrying: u64,
+    /// Deliveries that ended so.
+    pub delivered: u64,
+    /// Deliveries that ended so.
+    pub filtered: u64,
+    /// Deliveries that ended so.
+    pub expired: u64,
+    /// Deliveries that ended so; a redriven one counts where it ended last.
+    pub dead: u64,
+    /// Deliveries that ended so.
+    pub discarded: u64,
+    /// When the oldest owed event was accepted.
+    pub oldest_owed_at: Option<Timestamp>,
+}
+
+/// One function.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FunctionStatus {
+    /// Its name.
+    pub name: FunctionName,
+    /// What runs: `python3 thumbnail.handler`.
+    pub target: String,
+    /// Version of code and settings.
+    pub version: String,
+    /// `ok` or `cannot-start`.
+    pub state: String,
+    /// The failure to start.
+    pub error: Option<ErrorInfo>,
+    /// Workers without work.
+    pub idle: u32,
+    /// Workers with an invocation.
+    pub busy: u32,
+    /// Invocations since start.
+    pub invocations: u64,
+    /// The exact maximum at once.
+    pub concurrency: u32,
+}
+
+/// One lane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its number.
+    pub lane: u16,
+    /// The last place used.
+    pub tail: u64,
+    /// Whether this controller owns it.
+    pub owned: bool,
+    /// Under which epoch.
+    pub epoch: u32,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// Source, binding or function.
+    pub subject: String,
+    /// A stable word.
+    pub code: String,
+    /// What people read, with what to do.
+    pub detail: String,
+}
