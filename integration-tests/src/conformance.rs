@@ -1,0 +1,163 @@
+//! The conformance runner: judges cases of public corpora, one JSON object a line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What a file of cases is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// EventBridge patterns: match or not, valid or not.
+    Patterns,
+    /// Schedules: valid or not, next and previous ticks.
+    Cron,
+    /// Events as AWS Lambda hands them to functions.
+    LambdaEvents,
+    /// Object-store notifications.
+    ObjectStore,
+    /// CloudEvents over HTTP.
+    Cloudevents,
+}
+
+/// What became of one case.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// As the corpus says.
+    Passed,
+    /// Not as the corpus says.
+    Failed {
+        /// What the corpus says.
+        expected: Value,
+        /// What we say.
+        actual: Value,
+    },
+    /// Not judged, for this reason.
+    Skipped(String),
+}
+
+/// The result over a file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was judged.
+    pub kind: Kind,
+    /// Cases that passed.
+    pub passed: usize,
+    /// Cases that failed.
+    pub failed: usize,
+    /// Cases that were not judged.
+    pub skipped: usize,
+    /// The same per group.
+    pub groups: BTreeMap<String, Tally>,
+    /// Why cases were not judged, and how many.
+    pub skip_reasons: BTreeMap<String, usize>,
+    /// Every failure.
+    pub failures: Vec<Failure>,
+}
+
+/// Counts of one group.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Tally {
+    /// Cases that passed.
+    pub passed: usize,
+    /// Cases that failed.
+    pub failed: usize,
+    /// Cases that were not judged.
+    pub skipped: usize,
+}
+
+/// One failure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// The case's name or id.
+    pub name: String,
+    /// What the corpus says.
+    pub expected: Value,
+    /// What we say.
+    pub actual: Value,
+}
+
+/// Judges every line of a file.
+///
+/// # Errors
+/// When the file cannot be read or a line is no JSON object.
+pub fn judge_file(kind: Kind, file: &Path) -> anyhow::Result<Report> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let mut report = Report {
+        kind,
+        passed: 0,
+        failed: 0,
+        skipped: 0,
+        groups: BTreeMap::new(),
+        skip_reasons: BTreeMap::new(),
+        failures: Vec::new(),
+    };
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let case: Value = serde_json::from_str(line)
+            .with_context(|| format!("{} line {}: no JSON object", file.display(), number + 1))?;
+        report.add(&case, number + 1);
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, case: &Value, line: usize) {
+        let kind = self.kind;
+        // A panic of the code under test is a failure of the case, not of the runner.
+        let judged = catch_unwind(AssertUnwindSafe(|| (group(kind, case), judge(kind, case))));
+        let (group, verdict) = judged.unwrap_or_else(|_| {
+            ("panicked".into(), Verdict::Failed { expected: Value::Null, actual: "panicked".into() })
+        });
+        let tally = self.groups.entry(group).or_default();
+        match verdict {
+            Verdict::Passed => {
+                self.passed += 1;
+                tally.passed += 1;
+            }
+            Verdict::Failed { expected, actual } => {
+                self.failed += 1;
+                tally.failed += 1;
+                let name = ["name", "id"].iter().find_map(|k| case[*k].as_str());
+                let name = name.map_or_else(|| format!("line {line}"), String::from);
+                self.failures.push(Failure { name, expected, actual });
+            }
+            Verdict::Skipped(reason) => {
+                self.skipped += 1;
+                tally.skipped += 1;
+                *self.skip_reasons.entry(reason).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let judged = (self.passed + self.failed).max(1);
+        let kind = self.kind.to_possible_value().map(|v| v.get_name().to_string()).unwrap_or_default();
+        writeln!(
+            f,
+            "{kind}: {} passed, {} failed, {} skipped ({:.1} % of those judged)",
+            self.passed,
+            self.failed,
+            self.skipped,
+            100.0 * self.passed as f64 / judged as f64
+        )?;
+        for (group, tally) in &self.groups {
+            writeln!(f, "  {group:<40} {:>5} passed {:>4} failed {:>4} skipped", tally.passed, tally.failed, tally.skipped)?;
+        }
+        for (reason, count) in &self.skip_reasons {
+            writeln!(f, "  skipped {count:>4}: {reason}")?;
+        }
+        for failure in self.failures.iter().take(50) {
+            writeln!(f, "  FAILED {}: expected {}, got {}", failure.name, failure.expected, failure.actual)?;
+        }
+        Ok(())
+    }
+}
