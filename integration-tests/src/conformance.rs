@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -82,6 +82,34 @@ pub struct Failure {
     pub expected: Value,
     /// What we say.
     pub actual: Value,
+}
+
+impl Kind {
+    /// The file of this kind in the shared corpora.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Patterns => "event-patterns.jsonl",
+            Self::Cron => "cron.jsonl",
+            Self::LambdaEvents => "lambda-events.jsonl",
+            Self::ObjectStore => "object-store.jsonl",
+            Self::Cloudevents => "cloudevents-bindings.jsonl",
+        }
+    }
+}
+
+/// The corpus of a kind: in `CONFORMANCE_DIR`, or beside the project. `None`, said aloud, where a user has none.
+///
+/// # Panics
+/// When `CONFORMANCE_REQUIRED` is set and the corpus is not there.
+pub fn corpus(kind: Kind) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance");
+    let file = std::env::var_os("CONFORMANCE_DIR").map_or(root, PathBuf::from).join(kind.file());
+    if file.exists() {
+        return Some(file);
+    }
+    assert!(std::env::var_os("CONFORMANCE_REQUIRED").is_none(), "{} is required", file.display());
+    println!("skipped: no corpus at {}; CONFORMANCE_DIR names its folder", file.display());
+    None
 }
 
 /// Judges every line of a file.
