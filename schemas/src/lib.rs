@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cloudevents;
 pub mod crash;
 pub mod delivery;
 pub mod event;
