@@ -3,12 +3,16 @@
 //! Fields are added, never renamed. Times are RFC 3339 UTC, durations `_ms`, sizes `_bytes`.
 
 mod commands;
+mod explanation;
 mod records;
 mod status;
 
 pub use commands::{
     Absence, Changed, DeadLetterAction, InvocationRequest, InvocationView, PauseRequest, ReplayRequest,
     SendItem, SendRequest, SendResult,
+};
+pub use explanation::{
+    ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival,
 };
 pub use records::{
     DeadLetterGroup, DeadLetterView, EventDetail, EventView, QuarantineView, ReplayPlan, ReplayView,

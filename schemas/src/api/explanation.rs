@@ -1,0 +1,99 @@
+//! `GET /v1/events/{address}/explanation`: why one event was, or was not, delivered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, BindingName, ErrorInfo, SourceName, Timestamp};
+
+/// Everything the ledger and the dispatcher know about one event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The event.
+    pub event: ExplainedEvent,
+    /// One item per binding of its source that owed it, ordered by name.
+    pub deliveries: Vec<ExplainedDelivery>,
+}
+
+/// The event of an explanation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedEvent {
+    /// CloudEvents id.
+    pub id: String,
+    /// Where it lies.
+    pub address: Address,
+    /// The configured source.
+    pub source: SourceName,
+    /// CloudEvents type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// CloudEvents subject.
+    pub subject: Option<String>,
+    /// Ordering key.
+    pub key: Option<String>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// `accepted`: what lies in the ledger was.
+    pub intake: String,
+    /// Later arrivals with the same identity, not stored again.
+    pub duplicates: Vec<LaterArrival>,
+}
+
+/// A later arrival that was not stored again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaterArrival {
+    /// When it came.
+    pub at: Timestamp,
+    /// Its CloudEvents id.
+    pub id: String,
+}
+
+/// One delivery: the event owed to one binding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedDelivery {
+    /// The binding.
+    pub binding: BindingName,
+    /// `delivered filtered expired dead discarded waiting running retrying paused`.
+    pub state: String,
+    /// A stable word for the why: `filter-mismatch`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
+    /// `binding-paused`, `binding-disabled`, `function-cannot-start`, `function-unknown`, `throttled`,
+    /// `concurrency`, `cursor-span`, `ledger-unavailable`, `retry`, `redrive`, `replay`; `null` when nothing needs
+    /// one.
+    pub reason: Option<String>,
+    /// The same for people: the clause of the filter, the last failure, who paused it and why.
+    pub detail: Option<String>,
+    /// The binding's revision that decided, or would decide now.
+    pub revision: u32,
+    /// The function's version of the last attempt.
+    pub version: Option<String>,
+    /// When it ended, if it has.
+    pub ended_at: Option<Timestamp>,
+    /// When it is tried next, if that is known.
+    pub next_attempt_at: Option<Timestamp>,
+    /// What it waits for: the function, the binding or the lane.
+    pub waits_for: Option<String>,
+    /// Attempts allowed in all; `null` when unlimited or when the binding is gone.
+    pub attempts_allowed: Option<u32>,
+    /// Group of equal failures, of a dead letter.
+    pub group: Option<String>,
+    /// The attempts, oldest first.
+    pub attempts: Vec<ExplainedAttempt>,
+}
+
+/// One attempt of a delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedAttempt {
+    /// From 1; a redriven delivery starts again at 1.
+    pub number: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// How long the function took.
+    pub duration_ms: u64,
+    /// `success` or `failure`.
+    pub outcome: String,
+    /// The failure.
+    pub error: Option<ErrorInfo>,
+    /// The worker.
+    pub worker: Option<String>,
+    /// The replay that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<String>,
+}
