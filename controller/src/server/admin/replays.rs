@@ -1,0 +1,131 @@
+//! `/v1/replays`: recorded events delivered again, through a cursor of their own.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bellwire_dispatcher::replay;
+use bellwire_ledger::{Ledger, ReplayRecord, ReplayState};
+use bellwire_schemas::ReplayId;
+use bellwire_schemas::api::{List, ReplayRequest, ReplayView};
+
+use crate::server::app::Shared;
+use crate::server::auth::Caller;
+use crate::server::problem::Problem;
+
+/// `GET /v1/replays`.
+pub async fn list(State(app): State<Shared>) -> Result<Json<List<ReplayView>>, Problem> {
+    let items = app.ledger().replays().await?.into_iter().map(view).collect();
+    Ok(Json(List { items, next: None }))
+}
+
+/// `GET /v1/replays/{replay}`.
+pub async fn show(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<ReplayView>, Problem> {
+    Ok(Json(view(find(&app, &id).await?)))
+}
+
+/// `POST /v1/replays`: counts with `dry_run`, else starts. The same id twice gives the first one again.
+pub async fn create(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<ReplayRequest>,
+) -> Result<Response, Problem> {
+    if request.selector.is_empty() && !request.all {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "selector-required", "no event was chosen")
+            .pointer("/selector")
+            .hint("choose by address, id, time, source or state; `all` takes every event kept"));
+    }
+    let name = request.to.clone().or_else(|| request.selector.binding.clone());
+    let binding = match name {
+        Some(name) => app.binding(&name).await?,
+        None => app.only_binding(&request.selector).await?,
+    };
+    let now = app.clock.now();
+    if request.dry_run {
+        let plan = replay::plan(app.ledger().as_ref(), &request.selector, &binding, now).await?;
+        return Ok(Json(plan).into_response());
+    }
+    if let Some(id) = &request.id
+        && let Some(old) = app.ledger().replay(id).await?
+    {
+        return Ok(Json(view(old)).into_response());
+    }
+    let id = match request.id {
+        Some(id) => id,
+        None => ReplayId::new(format!("r-{}", app.ledger().replays().await?.len() + 1)),
+    };
+    let plan = replay::plan(app.ledger().as_ref(), &request.selector, &binding, now).await?;
+    let mut until = BTreeMap::new();
+    for lane in 1..=app.ledger().lanes() {
+        let lane = bellwire_schemas::Lane(lane);
+        until.insert(lane, app.ledger().tail(lane).await?);
+    }
+    let record = ReplayRecord {
+        id,
+        selector: request.selector,
+        binding: binding.id,
+        binding_name: binding.name,
+        state: ReplayState::Running,
+        total: plan.total,
+        enqueued: 0,
+        cursor: BTreeMap::new(),
+        until,
+        by: caller.name,
+        created_at: now,
+    };
+    app.ledger().save_replay(&record, &[]).await?;
+    tracing::info!(target: "audit", verb = "replay", id = %record.id, by = %record.by, total = record.total, "replay");
+    app.dispatcher.poke();
+    Ok((StatusCode::CREATED, Json(view(record))).into_response())
+}
+
+/// `POST /v1/replays/{replay}/pause`, `/resume`, `/cancel`.
+pub async fn change(
+    State(app): State<Shared>,
+    Path((id, verb)): Path<(String, String)>,
+) -> Result<Json<ReplayView>, Problem> {
+    let mut record = find(&app, &id).await?;
+    let state = match verb.as_str() {
+        "pause" => ReplayState::Paused,
+        "resume" => ReplayState::Running,
+        "cancel" => ReplayState::Cancelled,
+        _ => return Err(Problem::not_found(format!("a replay cannot `{verb}`: pause, resume or cancel"))),
+    };
+    if matches!(record.state, ReplayState::Done | ReplayState::Cancelled) {
+        let detail = format!("replay {id} is {} already", word(record.state));
+        return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
+    }
+    record.state = state;
+    app.ledger().save_replay(&record, &[]).await?;
+    app.dispatcher.poke();
+    Ok(Json(view(record)))
+}
+
+async fn find(app: &Shared, id: &str) -> Result<ReplayRecord, Problem> {
+    let found = app.ledger().replay(&ReplayId::new(id)).await?;
+    found.ok_or_else(|| Problem::not_found(format!("no replay is called `{id}`")).hint("bellwire replay list"))
+}
+
+fn word(state: ReplayState) -> &'static str {
+    match state {
+        ReplayState::Running => "running",
+        ReplayState::Paused => "paused",
+        ReplayState::Cancelled => "cancelled",
+        ReplayState::Done => "done",
+    }
+}
+
+fn view(record: ReplayRecord) -> ReplayView {
+    ReplayView {
+        id: record.id,
+        binding: record.binding_name,
+        selector: record.selector,
+        state: word(record.state).into(),
+        total: record.total,
+        enqueued: record.enqueued,
+        by: record.by,
+        created_at: record.created_at,
+    }
+}
