@@ -7,6 +7,9 @@ use bellwire_schemas::{Address, Event, Lane, SourceName, Timestamp};
 use bytes::Bytes;
 use uuid::Uuid;
 
+/// How much of a quarantined message is kept.
+pub const QUARANTINED_BYTES: usize = 1 << 20;
+
 /// One append: committed whole or not at all.
 #[derive(Clone, Debug)]
 pub struct Append {

@@ -64,13 +64,17 @@ pub trait Ledger: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Option<Epoch>, Error>;
 
-    /// Gives a lane back; a stale epoch is ignored.
+    /// Gives a lane back; a stale epoch is ignored. Flushes under this epoch are fenced from then on.
     async fn release(&self, lane: Lane, epoch: Epoch) -> Result<(), Error>;
 
     // Delivery
 
     /// Declares the bindings of the configuration: new ones are created at their start and keep it from then on,
     /// changed ones get a new revision, those not named become inactive. Returns all active ones, in the order given.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a name occurs twice, [`Error::NotFound`] when a new one starts in a lane that does not
+    /// exist; then nothing was written.
     async fn declare_bindings(
         &self,
         bindings: Vec<BindingRecord>,
@@ -94,6 +98,10 @@ pub trait Ledger: Send + Sync + 'static {
     async fn checkpoint(&self, lane: Lane, binding: BindingId) -> Result<Checkpoint, Error>;
 
     /// Commits what the bindings of a lane did.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown binding; [`Error::Corrupt`] when a mark goes back or beyond the tail, or a
+    /// place is ended or owed that neither mark nor done places cover; then nothing was written.
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error>;
 
     /// Debts of a binding in a lane that are due at `now`, at most `limit`, earliest first.
@@ -107,10 +115,12 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Operators
 
-    /// Dead letters back into the debts, due at `now` with their attempts reset; returns how many there were.
+    /// Dead letters back into the debts, due at `now` with their attempts reset; returns how many there were. An
+    /// event that retention has removed comes back from its copy, at its own address.
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error>;
 
-    /// Ends dead letters or debts as discarded, logged with the reason; returns how many there were.
+    /// Ends dead letters or debts as discarded, logged with the reason (as an error of type `Operator.Discarded`)
+    /// while the event is kept; returns how many there were.
     async fn discard(
         &self,
         deliveries: &[DeliveryKey],
@@ -119,8 +129,9 @@ pub trait Ledger: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Stores a replay, or a later state of it, together with debts it enqueues (places that are owed already are
-    /// left alone); all in one commit. Returns how many debts were new.
+    /// Stores a replay, or a later state of it, together with debts it enqueues; all in one commit. Places that are
+    /// owed already (by a debt, or because the cursor has not passed them) and events no longer kept are left alone;
+    /// a dead letter that is enqueued leaves the dead letters. Returns how many debts were new.
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error>;
 
     /// All replays, newest first, at most 1,000.
@@ -180,11 +191,12 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Keeping
 
-    /// Removes events accepted before `before` that no cursor, debt or running replay needs, with their logs, in
-    /// small steps; also dedup keys whose window is over. Dead letters stay.
+    /// Removes events accepted before `before` that no cursor of an active binding, debt or unfinished replay needs,
+    /// with their logs, in small steps; also duplicates, quarantine and refusals older than that, and dedup keys whose
+    /// window is over. Dead letters stay.
     async fn retain(&self, before: Timestamp, now: Timestamp) -> Result<Retained, Error>;
 
-    /// Bytes on disk.
+    /// Bytes in use on disk; space that retention freed for new events does not count.
     async fn size_bytes(&self) -> Result<u64, Error>;
 
     /// Waits for pending writes and closes; further calls fail.

@@ -1,8 +1,12 @@
 //! What dispatch writes: checkpoints, outcomes and exceptions of the bindings of one lane, in one commit.
 
-use bellwire_schemas::{BindingId, Epoch, ErrorInfo, FinalState, Lane, ReplayId, Seq, SeqRanges, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::StoredEvent;
+use bellwire_schemas::{
+    BindingId, Epoch, ErrorInfo, FailureClass, FinalState, Lane, ReplayId, Seq, SeqRanges, Timestamp,
+};
+
+use crate::{Error, StoredEvent};
 
 /// One flush of one lane, fenced by its epoch. All of it commits together: a retry row or dead letter never later
 /// than the checkpoint that passes it.
@@ -31,9 +35,9 @@ pub struct BindingFlush {
     pub log: Vec<LogEntry>,
     /// Debts to write: replaces the row of the same place.
     pub owed: Vec<Owed>,
-    /// Places whose debt row ends with this flush.
+    /// Places whose debt row ends with this flush; applied after `owed`.
     pub settled: Vec<Seq>,
-    /// Deliveries given up.
+    /// Deliveries given up; each has its line in `log`, too.
     pub dead: Vec<DeadLetter>,
 }
 
@@ -147,6 +151,86 @@ pub struct DueRetries {
     pub due: Vec<Owed>,
     /// When the next one after these is due; `None` when there is none.
     pub next_at: Option<Timestamp>,
+}
+
+impl Checkpoint {
+    /// Whether the cursor has passed a place: it is finished, or has an [`Owed`] row.
+    pub fn passed(&self, seq: Seq) -> bool {
+        seq <= self.mark || self.done.contains(seq)
+    }
+
+    /// The highest place passed.
+    pub fn reach(&self) -> Seq {
+        self.done.iter().last().map_or(self.mark, |(_, last)| last.max(self.mark))
+    }
+}
+
+impl Flush {
+    /// Refuses a flush that names a binding twice.
+    pub(crate) fn check_once_each(&self) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        match self.bindings.iter().find(|part| !seen.insert(part.binding)) {
+            Some(twice) => Err(Error::Corrupt(format!("flush names binding {} twice", twice.binding))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl BindingFlush {
+    /// Refuses a flush that would break the accounts: see [`crate::Ledger::flush`].
+    pub(crate) fn check(&self, before: &Checkpoint, tail: Seq) -> Result<(), Error> {
+        let binding = self.binding;
+        let broken = |what: String| Err(Error::Corrupt(format!("flush of binding {binding}: {what}")));
+        let after = Checkpoint { version: self.version, mark: self.mark, done: self.done.clone() };
+        if self.mark < before.mark {
+            return broken(format!("mark {} is before the stored mark {}", self.mark, before.mark));
+        }
+        if after.reach() > tail {
+            return broken(format!("place {} is beyond the tail {tail}", after.reach()));
+        }
+        let ended =
+            self.log.iter().filter(|e| matches!(e.outcome, LogOutcome::Final(_))).map(|entry| entry.seq);
+        let owed = self.owed.iter().map(|o| o.seq);
+        let dead = self.dead.iter().map(|d| d.event.address.seq);
+        match ended.chain(owed).chain(dead).find(|seq| !after.passed(*seq)) {
+            Some(seq) => broken(format!("place {seq} is ended or owed, but neither mark nor done cover it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Each place that ends with this flush and its state; the last word counts.
+    pub(crate) fn endings(&self) -> BTreeMap<Seq, FinalState> {
+        let logged = self.log.iter().filter_map(|e| match e.outcome {
+            LogOutcome::Final(state) => Some((e.seq, state)),
+            LogOutcome::Failed => None,
+        });
+        let dead = self.dead.iter().map(|d| (d.event.address.seq, FinalState::Dead));
+        logged.chain(dead).collect()
+    }
+}
+
+/// The log line of a discarded delivery.
+pub(crate) fn discarded(
+    seq: Seq,
+    revision: u32,
+    replay: Option<ReplayId>,
+    reason: &str,
+    by: &str,
+    at: Timestamp,
+) -> LogEntry {
+    let message = format!("{reason} (by {by})");
+    LogEntry {
+        seq,
+        attempt: 0,
+        at,
+        duration_ms: 0,
+        outcome: LogOutcome::Final(FinalState::Discarded),
+        error: Some(ErrorInfo::platform(FailureClass::Function, "Operator.Discarded", message)),
+        worker: String::new(),
+        version: String::new(),
+        revision,
+        replay,
+    }
 }
 
 /// The fingerprint of a failure: first 4 hex digits of a hash over its type and its message with digits and quoted

@@ -11,6 +11,7 @@ pub mod contract;
 pub mod error;
 pub mod feed;
 pub mod flush;
+pub mod model;
 pub mod query;
 
 pub use append::{
@@ -23,6 +24,7 @@ pub use flush::{
     BindingFlush, Checkpoint, DeadLetter, DueRetries, Flush, FlushOutcome, LogEntry, LogOutcome, Owed,
     OwedReason,
 };
+pub use model::ModelLedger;
 pub use query::{
     BindingRecord, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Page, Pause,
     QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,

@@ -93,23 +93,30 @@ pub struct DeadLetterQuery {
     pub binding: Option<BindingId>,
     /// Continue after this place.
     pub after: Option<Cursor>,
-    /// At most this many.
+    /// At most this many, and those that died at the same moment for other bindings of the last address: a cursor
+    /// names moment and address only.
     pub limit: usize,
 }
 
-/// How much of a binding ended how; `owed` is what its cursor and its debts still hold.
+/// How much of a binding ended how, and what its cursor and its debts still hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingTotals {
-    /// Endings of first deliveries by state; redriven and replayed ones count once, by their last ending.
+    /// Endings by state, of the events that `accepted` counts; redriven and replayed ones count once, by their last
+    /// ending, and not at all while they are owed again.
     pub ended: BTreeMap<FinalState, u64>,
     /// Events of the binding's source that lie beyond its cursor, counted up to the tail.
     pub waiting: u64,
-    /// Debt rows (retry, redrive, replay).
+    /// Debt rows (retry, redrive, replay), those `outside` included.
     pub retrying: u64,
     /// Dead letters kept now.
     pub dead_letters: u64,
-    /// When the oldest owed event was accepted.
+    /// When the oldest owed event was accepted: the first one waiting in each lane, and all debts.
     pub oldest_owed: Option<Timestamp>,
+    /// Events of its source accepted from its start on (from the last change of its source, if it had one). The sum
+    /// that `verify` proves: `accepted = ended + waiting + retrying - outside`.
+    pub accepted: u64,
+    /// Debt rows of events that `accepted` does not count: replayed from before its start or from another source.
+    pub outside: u64,
 }
 
 /// A later arrival with the dedup key of a stored event.

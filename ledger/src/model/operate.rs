@@ -1,0 +1,216 @@
+//! What operators and the configuration change: bindings, redrive, discard, replays, refusals, retention.
+
+use std::collections::HashSet;
+
+use bellwire_schemas::service::Start;
+use bellwire_schemas::{Address, BindingId, FinalState, Lane, Seq, Timestamp};
+
+use super::state::State;
+use crate::flush::discarded;
+use crate::{
+    BindingRecord, Checkpoint, DeliveryKey, Error, Owed, OwedReason, Refusal, ReplayRecord, ReplayState,
+    Retained,
+};
+
+/// Microseconds in an hour.
+const HOUR: i64 = 3_600_000_000;
+
+impl State {
+    pub fn declare_bindings(&mut self, bindings: Vec<BindingRecord>) -> Result<Vec<BindingRecord>, Error> {
+        let mut named = HashSet::new();
+        if let Some(twice) = bindings.iter().find(|b| !named.insert(b.name.clone())) {
+            return Err(Error::Corrupt(format!("binding `{}` is declared twice", twice.name)));
+        }
+        for new in &bindings {
+            if let Start::Address(at) = new.start
+                && self.bindings.iter().all(|old| old.name != new.name)
+            {
+                self.lane(at.lane)?;
+            }
+        }
+        for old in self.bindings.iter_mut().filter(|b| !named.contains(&b.name)) {
+            old.active = false;
+        }
+        let mut active = Vec::new();
+        for new in bindings {
+            let id = match self.bindings.iter().find(|b| b.name == new.name) {
+                Some(old) => old.id,
+                None => self.create_binding(&new)?,
+            };
+            self.revise_binding(id, new)?;
+            active.push(self.binding(id)?.clone());
+        }
+        Ok(active)
+    }
+
+    fn create_binding(&mut self, new: &BindingRecord) -> Result<BindingId, Error> {
+        let id = BindingId(u32::try_from(self.bindings.len()).unwrap_or(u32::MAX) + 1);
+        for lane in self.all_lanes() {
+            let mark = self.start_mark(lane, new)?;
+            self.checkpoints.insert((lane, id), Checkpoint { mark, ..Checkpoint::default() });
+            self.counted_from.insert((lane, id), mark);
+        }
+        self.revisions.insert((id, 1), new.filter.clone());
+        self.bindings.push(BindingRecord { id, revision: 1, paused: None, active: true, ..new.clone() });
+        self.count_from(id)?;
+        Ok(id)
+    }
+
+    fn start_mark(&self, lane: Lane, new: &BindingRecord) -> Result<Seq, Error> {
+        let tail = self.tail(lane)?;
+        Ok(match new.start {
+            Start::Now => tail,
+            Start::Earliest => Seq(0),
+            Start::At(time) => {
+                let first = self.events_of(lane).find(|e| e.accepted_at >= time);
+                first.map_or(tail, |e| Seq(e.address.seq.0 - 1))
+            }
+            Start::Address(at) if at.lane == lane => Seq(at.seq.0.saturating_sub(1)).min(tail),
+            Start::Address(_) => tail,
+        })
+    }
+
+    fn revise_binding(&mut self, id: BindingId, new: BindingRecord) -> Result<(), Error> {
+        let old = self.binding_mut(id)?;
+        old.active = true;
+        let moved = old.source != new.source;
+        if moved || old.function != new.function || old.filter != new.filter {
+            old.revision += 1;
+            old.source = new.source;
+            old.function = new.function;
+            old.filter.clone_from(&new.filter);
+            let revision = old.revision;
+            self.revisions.insert((id, revision), new.filter);
+        }
+        if moved {
+            for lane in self.all_lanes() {
+                let reach = self.checkpoint(lane, id)?.reach();
+                self.counted_from.insert((lane, id), reach);
+            }
+            self.count_from(id)?;
+        }
+        Ok(())
+    }
+
+    pub fn redrive(&mut self, dead: &[DeliveryKey], now: Timestamp) -> u64 {
+        let mut moved = 0;
+        for key in dead {
+            let Some(letter) = self.dead.remove(key) else { continue };
+            let owed = Owed {
+                seq: key.address.seq,
+                attempts: 0,
+                next_at: now,
+                since: now,
+                error: Some(letter.error),
+                reason: OwedReason::Redrive,
+            };
+            self.owed.insert(*key, owed);
+            self.restore(letter.event);
+            moved += 1;
+        }
+        moved
+    }
+
+    pub fn discard(
+        &mut self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut ended = 0;
+        for key in deliveries {
+            let owed = self.owed.remove(key);
+            if self.dead.remove(key).is_none() && owed.is_none() {
+                continue;
+            }
+            let replay = owed.and_then(|o| match o.reason {
+                OwedReason::Replay(id) => Some(id),
+                _ => None,
+            });
+            self.last.insert(*key, FinalState::Discarded);
+            if self.events.contains_key(&key.address) {
+                let revision = self.binding(key.binding)?.revision;
+                let line = discarded(key.address.seq, revision, replay, reason, by, now);
+                self.log.entry(key.address).or_default().push((key.binding, line));
+            } else {
+                self.close_account(*key);
+            }
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    pub fn save_replay(&mut self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
+        for (address, _) in owed {
+            self.checkpoint(address.lane, replay.binding)?;
+        }
+        self.binding(replay.binding)?;
+        match self.replays.iter_mut().find(|r| r.id == replay.id) {
+            Some(old) => *old = replay.clone(),
+            None => self.replays.push(replay.clone()),
+        }
+        let mut new = 0;
+        for (address, debt) in owed {
+            let key = DeliveryKey { binding: replay.binding, address: *address };
+            let passed = self.checkpoint(address.lane, replay.binding)?.passed(address.seq);
+            if !passed || self.owed.contains_key(&key) || !self.events.contains_key(address) {
+                continue;
+            }
+            self.dead.remove(&key);
+            self.owed.insert(key, Owed { seq: address.seq, ..debt.clone() });
+            new += 1;
+        }
+        Ok(new)
+    }
+
+    pub fn note_refusal(&mut self, refusal: Refusal) {
+        let hour = refusal.last_at.micros().div_euclid(HOUR);
+        let same = |(h, r): &&mut (i64, Refusal)| {
+            *h == hour && r.source == refusal.source && r.reason == refusal.reason
+        };
+        match self.refusals.iter_mut().find(same) {
+            Some((_, sum)) => {
+                sum.count += refusal.count;
+                if refusal.last_at >= sum.last_at {
+                    sum.last_at = refusal.last_at;
+                    sum.last_peer = refusal.last_peer;
+                }
+            }
+            None => self.refusals.push((hour, refusal)),
+        }
+    }
+
+    pub fn retain(&mut self, before: Timestamp) -> Retained {
+        let old: Vec<Address> =
+            self.events.values().filter(|e| e.accepted_at < before).map(|e| e.address).collect();
+        let mut retained = Retained::default();
+        for address in old {
+            if self.needed(address) {
+                retained.kept_for_debts += 1;
+            } else {
+                self.forget(address);
+                retained.events += 1;
+            }
+        }
+        self.duplicates.retain(|d| d.at >= before);
+        self.quarantine.retain(|q| q.at >= before);
+        self.refusals.retain(|(_, r)| r.last_at >= before);
+        retained
+    }
+
+    fn needed(&self, address: Address) -> bool {
+        let Address { lane, seq } = address;
+        let source = self.events.get(&address).map(|e| &e.source);
+        let waiting = self.bindings.iter().filter(|b| b.active && Some(&b.source) == source);
+        let mut marks = waiting.filter_map(|b| self.checkpoints.get(&(lane, b.id)));
+        let in_replay = |r: &ReplayRecord| {
+            let from = r.cursor.get(&lane).copied().unwrap_or_default();
+            let until = r.until.get(&lane).copied().unwrap_or_default();
+            matches!(r.state, ReplayState::Running | ReplayState::Paused) && seq > from && seq <= until
+        };
+        marks.any(|c| c.mark < seq)
+            || self.owed.keys().any(|k| k.address == address)
+            || self.replays.iter().any(in_replay)
+    }
+}

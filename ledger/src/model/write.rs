@@ -1,0 +1,151 @@
+//! The hot writes: append, ownership, flush.
+
+use std::collections::HashMap;
+
+use bellwire_schemas::{Address, ControllerId, Epoch, FinalState, Lane, Seq, Timestamp};
+
+use super::state::State;
+use crate::{
+    Append, Appended, Arrival, BindingFlush, Checkpoint, DeliveryKey, Duplicate, Error, Flush, FlushOutcome,
+    NewEvent, Position, PositionAdvance, Quarantine, QuarantineRecord, StoredEvent,
+};
+
+impl State {
+    pub fn append(&mut self, append: Append, now: Timestamp) -> Result<Appended, Error> {
+        if let Some(first) = self.appends.get(&append.append_id) {
+            return Ok(first.clone());
+        }
+        for event in &append.events {
+            self.lane(event.lane)?;
+        }
+        self.advance(append.positions)?;
+        let items =
+            append.events.into_iter().map(|e| self.arrive(e, now)).collect::<Result<Vec<_>, Error>>()?;
+        for message in append.quarantined {
+            self.quarantine(message, now);
+        }
+        let answer = Appended { items, accepted_at: now };
+        self.appends.insert(append.append_id, answer.clone());
+        Ok(answer)
+    }
+
+    /// Moves all positions or none; a shard may be named more than once.
+    fn advance(&mut self, advances: Vec<PositionAdvance>) -> Result<(), Error> {
+        let mut moved: HashMap<String, Position> = HashMap::new();
+        for PositionAdvance { shard, expected, value } in advances {
+            let found = moved.get(&shard).or_else(|| self.positions.get(&shard)).map_or(0, |p| p.version);
+            if found != expected {
+                return Err(Error::PositionConflict { shard, expected, found });
+            }
+            moved.insert(shard, Position { version: found + 1, value });
+        }
+        self.positions.extend(moved);
+        Ok(())
+    }
+
+    fn arrive(&mut self, new: NewEvent, now: Timestamp) -> Result<Arrival, Error> {
+        let address = Address::new(new.lane, self.lane(new.lane)?.tail.next());
+        let arrivals = self.arrivals.entry(new.source.clone()).or_default();
+        if let Some(key) = new.dedup {
+            let identity = (new.source.clone(), key.value);
+            if let Some(&(first, until)) = self.dedup.get(&identity)
+                && until > now
+            {
+                arrivals.duplicate += 1;
+                let id = new.event.id.clone();
+                self.duplicates.push(Duplicate { at: now, id, source: new.source, first });
+                return Ok(Arrival::Duplicate(first));
+            }
+            self.dedup.insert(identity, (address, now.plus(key.window)));
+        }
+        arrivals.accepted += 1;
+        arrivals.last_at = Some(now);
+        for binding in self.bindings.iter().filter(|b| b.source == new.source) {
+            self.counted.insert(DeliveryKey { binding: binding.id, address });
+        }
+        let NewEvent { source, key, event, .. } = new;
+        self.events.insert(address, StoredEvent { address, source, accepted_at: now, key, event });
+        self.lane_mut(address.lane)?.tail = address.seq;
+        Ok(Arrival::Accepted(address))
+    }
+
+    fn quarantine(&mut self, message: Quarantine, now: Timestamp) {
+        self.quarantine_ids += 1;
+        self.arrivals.entry(message.source.clone()).or_default().quarantined += 1;
+        let bytes = message.bytes.slice(..message.bytes.len().min(crate::append::QUARANTINED_BYTES));
+        self.quarantine.push(QuarantineRecord {
+            id: self.quarantine_ids,
+            at: now,
+            source: message.source,
+            reason: message.reason,
+            bytes,
+            meta: message.meta,
+        });
+    }
+
+    pub fn acquire(&mut self, controller: ControllerId, lane: Lane) -> Result<Option<Epoch>, Error> {
+        let lane = self.lane_mut(lane)?;
+        if lane.owner.is_some_and(|owner| owner != controller) {
+            return Ok(None);
+        }
+        lane.owner = Some(controller);
+        lane.epoch = Epoch(lane.epoch.0 + 1);
+        Ok(Some(lane.epoch))
+    }
+
+    pub fn release(&mut self, lane: Lane, epoch: Epoch) -> Result<(), Error> {
+        let lane = self.lane_mut(lane)?;
+        if lane.epoch == epoch {
+            lane.owner = None;
+        }
+        Ok(())
+    }
+
+    pub fn flush(&mut self, flush: Flush) -> Result<FlushOutcome, Error> {
+        let lane = self.lane(flush.lane)?;
+        if lane.owner.is_none() || lane.epoch != flush.epoch {
+            return Ok(FlushOutcome::Fenced);
+        }
+        let tail = lane.tail;
+        let mut news = Vec::new();
+        flush.check_once_each()?;
+        for part in flush.bindings {
+            let before = self.checkpoint(flush.lane, part.binding)?;
+            if part.version > before.version {
+                part.check(before, tail)?;
+                news.push(part);
+            }
+        }
+        for part in news {
+            self.flush_binding(flush.lane, part);
+        }
+        Ok(FlushOutcome::Flushed)
+    }
+
+    fn flush_binding(&mut self, lane: Lane, part: BindingFlush) {
+        let endings = part.endings();
+        let key = |seq: Seq| DeliveryKey { binding: part.binding, address: Address::new(lane, seq) };
+        for owed in part.owed {
+            self.dead.remove(&key(owed.seq));
+            self.owed.insert(key(owed.seq), owed);
+        }
+        for seq in part.settled {
+            self.owed.remove(&key(seq));
+        }
+        for (seq, state) in endings {
+            self.last.insert(key(seq), state);
+            if state != FinalState::Dead {
+                self.dead.remove(&key(seq));
+            }
+        }
+        for letter in part.dead {
+            self.dead.insert(key(letter.event.address.seq), letter);
+        }
+        for entry in part.log {
+            let address = Address::new(lane, entry.seq);
+            self.log.entry(address).or_default().push((part.binding, entry));
+        }
+        let after = Checkpoint { version: part.version, mark: part.mark, done: part.done };
+        self.checkpoints.insert((lane, part.binding), after);
+    }
+}
