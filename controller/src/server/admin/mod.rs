@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use axum::{Router, response::Redirect};
 use bellwire_schemas::service::Role;
 
+pub use sources::send_all;
 pub use status::collect as collect_status;
 
 use super::app::Shared;

@@ -1,0 +1,195 @@
+//! `GET /v1/status`: one picture of sources, bindings, functions, lanes, and what is wrong on top.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use bellwire_ledger::{ArrivalTotals, BindingRecord, BindingTotals};
+use bellwire_schemas::api::{
+    BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, Problem as Trouble, SourceStatus, Status,
+};
+use bellwire_schemas::service::Target;
+use bellwire_schemas::{FinalState, Lane, SourceName};
+
+use crate::server::app::{App, Shared};
+use crate::server::problem::Problem;
+
+/// `GET /v1/status`.
+pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
+    Ok(Json(collect(&app).await?))
+}
+
+/// Gathers the whole picture.
+///
+/// # Errors
+/// When the ledger does not answer.
+pub async fn collect(app: &App) -> Result<Status, Problem> {
+    let arrivals = app.ledger().arrivals().await?;
+    let totals = app.ledger().totals().await?;
+    let records = app.ledger().bindings().await?;
+    let sources = sources(app, &arrivals);
+    let bindings = bindings(app, &records, &totals);
+    let functions = functions(app);
+    let lanes = lanes(app).await?;
+    let problems = problems(&sources, &bindings, &functions);
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        services: app.declared().services.clone(),
+        started_at: app.started_at,
+        listen: app.listen.clone(),
+        ledger: LedgerStatus {
+            url: app.settings.ledger.url.clone(),
+            size_bytes: app.ledger().size_bytes().await?,
+            max_size_bytes: app.settings.ledger.max_size.map(|size| size.0),
+            retention_ms: u64::try_from(app.settings.ledger.retention.as_millis()).unwrap_or(u64::MAX),
+        },
+        sources,
+        bindings,
+        functions,
+        lanes,
+        problems,
+    })
+}
+
+fn sources(app: &App, arrivals: &BTreeMap<SourceName, ArrivalTotals>) -> Vec<SourceStatus> {
+    app.intake
+        .status()
+        .into_iter()
+        .map(|report| {
+            let totals = arrivals.get(&report.name).copied().unwrap_or_default();
+            SourceStatus {
+                kind: report.kind.into(),
+                state: report.state.into(),
+                reason: report.reason,
+                entrance: report.entrance,
+                accepted: totals.accepted,
+                duplicate: totals.duplicate,
+                quarantined: totals.quarantined,
+                refused: report.counts.refused,
+                last_at: totals.last_at,
+                name: report.name,
+            }
+        })
+        .collect()
+}
+
+fn bindings(
+    app: &App,
+    records: &[BindingRecord],
+    totals: &BTreeMap<bellwire_schemas::BindingId, BindingTotals>,
+) -> Vec<BindingStatus> {
+    let live: BTreeMap<_, _> = app.dispatcher.status().into_iter().map(|b| (b.name.clone(), b)).collect();
+    let none = BindingTotals::default();
+    records
+        .iter()
+        .map(|record| {
+            let totals = totals.get(&record.id).unwrap_or(&none);
+            let ended = |state: FinalState| totals.ended.get(&state).copied().unwrap_or(0);
+            let live = live.get(&record.name);
+            let state = match live {
+                Some(live) => live.state.to_string(),
+                None if record.active => "waiting".into(),
+                None => "inactive".into(),
+            };
+            let running = live.map_or(0, |l| l.running as u64);
+            BindingStatus {
+                name: record.name.clone(),
+                source: record.source.clone(),
+                function: record.function.clone(),
+                state,
+                reason: live.and_then(|l| l.reason.map(String::from)),
+                detail: live.and_then(|l| l.detail.clone()),
+                revision: record.revision,
+                running,
+                waiting: totals.waiting,
+                retrying: totals.retrying,
+                delivered: ended(FinalState::Delivered),
+                filtered: ended(FinalState::Filtered),
+                expired: ended(FinalState::Expired),
+                dead: ended(FinalState::Dead),
+                discarded: ended(FinalState::Discarded),
+                oldest_owed_at: totals.oldest_owed,
+            }
+        })
+        .collect()
+}
+
+fn functions(app: &App) -> Vec<FunctionStatus> {
+    let declared = app.declared();
+    app.workers
+        .status()
+        .into_iter()
+        .filter_map(|status| {
+            let spec = declared.functions.get(&status.name)?;
+            Some(FunctionStatus {
+                target: target(&spec.target),
+                version: status.version,
+                state: if status.error.is_some() { "cannot-start" } else { "ok" }.into(),
+                error: status.error,
+                idle: status.idle,
+                busy: status.busy,
+                invocations: status.invocations,
+                concurrency: spec.concurrency,
+                name: status.name,
+            })
+        })
+        .collect()
+}
+
+/// What runs, in a few words: `python3 thumbnail.handler`.
+pub fn target(target: &Target) -> String {
+    match target {
+        Target::Python { handler, version } => format!("python{} {handler}", version.as_deref().unwrap_or("3")),
+        Target::Node { handler, version } => format!("nodejs{} {handler}", version.as_deref().unwrap_or("")),
+        Target::Command(command) => command.join(" "),
+        Target::Url(url) => url.clone(),
+    }
+}
+
+async fn lanes(app: &App) -> Result<Vec<LaneStatus>, Problem> {
+    let owned = app.dispatcher.lanes();
+    let mut lanes = Vec::new();
+    for lane in 1..=app.ledger().lanes() {
+        let epoch = owned.get(&Lane(lane)).copied().flatten();
+        lanes.push(LaneStatus {
+            lane,
+            tail: app.ledger().tail(Lane(lane)).await?.0,
+            owned: epoch.is_some(),
+            epoch: epoch.map_or(0, |e| e.0),
+        });
+    }
+    Ok(lanes)
+}
+
+fn problems(sources: &[SourceStatus], bindings: &[BindingStatus], functions: &[FunctionStatus]) -> Vec<Trouble> {
+    let failing = sources.iter().filter(|s| s.state == "failing").map(|s| Trouble {
+        subject: s.name.to_string(),
+        code: "source-failing".into(),
+        detail: s.reason.clone().unwrap_or_else(|| "intake fails".into()),
+    });
+    let broken = functions.iter().filter_map(|f| {
+        let error = f.error.as_ref()?;
+        Some(Trouble {
+            subject: f.name.to_string(),
+            code: "cannot-start".into(),
+            detail: format!("{} cannot start: {}. Save a fix to go on; nothing is lost", f.name, error.headline()),
+        })
+    });
+    let waiting = bindings.iter().filter(|b| b.state == "waiting" && b.reason.as_deref() != Some("function-cannot-start"));
+    let waiting = waiting.map(|b| Trouble {
+        subject: b.name.to_string(),
+        code: b.reason.clone().unwrap_or_else(|| "waiting".into()),
+        detail: b.detail.clone().unwrap_or_else(|| "the binding does not deliver".into()),
+    });
+    let dead = bindings.iter().filter(|b| b.dead > 0).map(|b| Trouble {
+        subject: b.name.to_string(),
+        code: "dead-letters".into(),
+        detail: format!("{} dead letters: bellwire dead-letters groups --binding {}", b.dead, b.name),
+    });
+    let orphaned = bindings.iter().filter(|b| b.state == "inactive" && b.waiting + b.retrying > 0).map(|b| Trouble {
+        subject: b.name.to_string(),
+        code: "orphaned".into(),
+        detail: format!("{} events are owed to it, but the configuration has it no more", b.waiting + b.retrying),
+    });
+    failing.chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()
+}

@@ -1,0 +1,248 @@
+//! The only wiring: reads top to bottom as the flow. Ledger, feed, workers, dispatcher, intake, doors.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bellwire_config::Mode;
+use bellwire_connectors::{Intake, Limits};
+use bellwire_dispatcher::{Dispatcher, DispatcherParts};
+use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
+use bellwire_ledger::{BindingRecord, Feed, Ledger};
+use bellwire_schemas::api::Listen;
+use bellwire_schemas::live::Fact;
+use bellwire_schemas::service::{BindingSpec, ControllerSpec, FunctionSpec, LedgerSpec, Role, Secret, Service, TokenSpec};
+use bellwire_schemas::{BindingId, Clock, ControllerId};
+use bellwire_workers::{Workers, WorkersConfig};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::app::{App, Declared, Shared};
+use super::auth::{Tokens, new_token};
+use super::metrics::Observed;
+use super::state_file::{self, ControllerFile};
+use super::{admin, doors, ingress};
+
+/// Facts kept for slow readers of the live stream; a reader further behind is told how many it missed.
+const LIVE_BUFFER: usize = 8_192;
+
+/// A controller with its doors open.
+pub struct Running {
+    /// Its rooms.
+    pub app: Shared,
+    /// The state folder.
+    pub folder: PathBuf,
+    /// The tasks that serve the two doors.
+    pub doors: Vec<tokio::task::JoinHandle<()>>,
+    /// Cancelled to close the ingress door.
+    pub close_ingress: CancellationToken,
+}
+
+/// Opens everything in the order of the flow, the doors last.
+///
+/// # Errors
+/// When a part cannot be opened; what was opened before is closed by dropping it.
+pub async fn assemble(
+    services: &[Service],
+    mut settings: ControllerSpec,
+    mode: Mode,
+    folder: PathBuf,
+    clock: Clock,
+) -> anyhow::Result<Running> {
+    let token = admit_local_token(&mut settings, &folder);
+    let (live, _) = broadcast::channel(LIVE_BUFFER);
+    let ledger = open_ledger(&settings.ledger).await?;
+    let feed = Arc::new(Feed::new(ledger, clock.clone()).await.context("read the ledger")?);
+    let workers = Arc::new(Workers::new(WorkersConfig {
+        state_dir: folder.join("runtime"),
+        launcher: std::env::current_exe().ok(),
+        clock: clock.clone(),
+        dev: mode == Mode::Dev,
+        ..WorkersConfig::default()
+    })?);
+    let dispatcher = Dispatcher::start(DispatcherParts {
+        feed: Arc::clone(&feed),
+        invoker: Arc::clone(&workers) as _,
+        clock: clock.clone(),
+        controller: ControllerId(Uuid::now_v7()),
+        live: live.clone(),
+        seed: rand::random(),
+    })
+    .await?;
+    let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), limits(&settings)));
+    let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
+    let (admin_listener, admin_address) = doors::bind(&settings.admin, "admin").await?;
+    let listen = Listen { ingress: format!("http://{ingress_address}"), admin: format!("http://{admin_address}") };
+    let app = Arc::new(App {
+        feed,
+        intake,
+        dispatcher,
+        workers,
+        live,
+        observed: Arc::new(Observed::default()),
+        tokens: Tokens::new(&settings.tokens),
+        settings,
+        services: RwLock::default(),
+        listen,
+        started_at: clock.now(),
+        clock,
+        stopping: CancellationToken::new(),
+    });
+    declare(&app, services).await?;
+    let file = ControllerFile {
+        url: app.listen.admin.clone(),
+        ingress: app.listen.ingress.clone(),
+        token,
+        pid: std::process::id(),
+    };
+    let running = open_doors(app, folder, ingress_listener, admin_listener);
+    state_file::write(&running.folder, &file)?;
+    Ok(running)
+}
+
+/// Makes service files run: functions first, then the bindings that call them, then the sources that feed those.
+/// Called at start and by every reload; what did not change keeps going.
+///
+/// # Errors
+/// When the ledger refuses a binding or two sources want the same door.
+pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
+    let functions: Vec<FunctionSpec> = services.iter().flat_map(|s| s.functions.iter().cloned()).collect();
+    let bindings: Vec<BindingSpec> = services.iter().flat_map(|s| s.bindings.iter().cloned()).collect();
+    let sources = services.iter().flat_map(|s| s.sources.iter().cloned()).collect();
+    *app.services.write().expect("no code panics while it holds this lock") = Arc::new(Declared::new(services));
+    app.workers.apply(functions.clone());
+    let records = bindings.iter().map(record).collect();
+    let records = app.ledger().declare_bindings(records, app.clock.now()).await.context("declare the bindings")?;
+    let functions: HashMap<_, _> = functions.into_iter().map(|f| (f.name.clone(), f)).collect();
+    app.dispatcher.apply(bindings.into_iter().zip(records).collect(), functions).await;
+    app.intake.apply(sources).await.map_err(|error| anyhow::anyhow!("{error}")).context("open the sources")
+}
+
+/// Opens the ledger that the settings name.
+///
+/// # Errors
+/// When it is locked, newer than this program, or no ledger.
+pub async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<dyn Ledger>> {
+    let path = sqlite_path(spec)?;
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("make the folder {}", parent.display()))?;
+    }
+    let options =
+        SqliteOptions { lanes: spec.lanes, max_size: spec.max_size.map(|size| size.0), ..SqliteOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || SqliteLedger::open(&path, options)).await?;
+    Ok(Arc::new(opened?))
+}
+
+/// The file of a `sqlite:` URL.
+///
+/// # Errors
+/// When it is another kind of URL.
+pub fn sqlite_path(spec: &LedgerSpec) -> anyhow::Result<PathBuf> {
+    match spec.url.strip_prefix("sqlite:") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => bail!("the ledger `{}` is not supported yet: write sqlite:<path>", spec.url),
+    }
+}
+
+/// Removes a SQLite ledger with its companions.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub fn reset_ledger(spec: &LedgerSpec) -> anyhow::Result<()> {
+    let path = sqlite_path(spec)?;
+    for end in ["", "-wal", "-shm"] {
+        let file = PathBuf::from(format!("{}{end}", path.display()));
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", file.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Without configured tokens one admin token is made, the same as in the last run of this folder.
+fn admit_local_token(settings: &mut ControllerSpec, folder: &Path) -> Option<String> {
+    if !settings.tokens.is_empty() {
+        return None;
+    }
+    let token = state_file::last_token(folder).unwrap_or_else(new_token);
+    settings.tokens.push(TokenSpec { name: "local".into(), role: Role::Admin, secret: Secret::new(token.clone()) });
+    Some(token)
+}
+
+fn limits(settings: &ControllerSpec) -> Limits {
+    Limits {
+        event_bytes: usize::try_from(settings.event_size.0).unwrap_or(usize::MAX),
+        memory_bytes: usize::try_from(settings.memory.0).unwrap_or(usize::MAX),
+        ..Limits::default()
+    }
+}
+
+fn record(binding: &BindingSpec) -> BindingRecord {
+    BindingRecord {
+        id: BindingId(0),
+        name: binding.name.clone(),
+        source: binding.source.clone(),
+        function: binding.function.clone(),
+        filter: binding.filter.clone(),
+        start: binding.start,
+        revision: 0,
+        paused: None,
+        active: true,
+    }
+}
+
+fn open_doors(app: Shared, folder: PathBuf, ingress_door: TcpListener, admin_door: TcpListener) -> Running {
+    let close_ingress = CancellationToken::new();
+    let serve_ingress = doors::serve(ingress_door, ingress::router(Arc::clone(&app)), close_ingress.clone());
+    let serve_admin = doors::serve(admin_door, admin::router(Arc::clone(&app)), app.stopping.clone());
+    let observe = Arc::clone(&app.observed).follow(app.live.subscribe(), app.stopping.clone());
+    tokio::spawn(observe);
+    tokio::spawn(retain(Arc::clone(&app)));
+    Running { app, folder, doors: vec![tokio::spawn(serve_ingress), tokio::spawn(serve_admin)], close_ingress }
+}
+
+/// Removes what retention allows, once a minute.
+async fn retain(app: Shared) {
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        let now = app.clock.now();
+        match app.ledger().retain(now.minus(app.settings.ledger.retention), now).await {
+            Ok(removed) if removed.events > 0 => tracing::info!(events = removed.events, "retention removed events"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "retention could not run; it tries again in a minute"),
+        }
+    }
+}
+
+impl Running {
+    /// Ends in the order of the flow: the doors, intake, the dispatcher with its last flush, the workers, the ledger.
+    pub async fn stop(self, grace: Duration) {
+        let (live, doors) = (self.app.live.clone(), self.doors);
+        self.close_ingress.cancel();
+        self.app.intake.shutdown(grace).await;
+        self.app.dispatcher.shutdown(grace).await;
+        self.app.workers.shutdown(Duration::from_secs(2)).await;
+        self.app.stopping.cancel();
+        for door in doors {
+            let _ = door.await;
+        }
+        self.app.ledger().close().await;
+        state_file::retire(&self.folder);
+        let _ = live.send(Fact::Condition {
+            at: self.app.clock.now(),
+            subject: "controller".into(),
+            state: "stopped".into(),
+            detail: String::new(),
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! A running controller: `serve` is what `dev` and `run` do.
+//!
+//! Read `assemble.rs` first: it joins the rooms. `ingress.rs` and `admin/` are the two doors, `reload.rs` follows
+//! changed files, `screen.rs` is what `dev` shows.
+
+mod admin;
+mod app;
+mod assemble;
+mod auth;
+mod doors;
+mod ingress;
+mod metrics;
+mod options;
+mod problem;
+mod reload;
+mod screen;
+mod state_file;
+mod telemetry;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use bellwire_config::{Loaded, Mode, SystemEnv};
+use bellwire_ledger::Error as LedgerError;
+use bellwire_schemas::Clock;
+use bellwire_schemas::service::ControllerSpec;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use assemble::{open_ledger, sqlite_path};
+pub use options::ServeOptions;
+
+use assemble::{Running, assemble, reset_ledger};
+use reload::Reloader;
+use screen::Screen;
+
+/// How long running invocations may take to end after SIGTERM or Ctrl-C; a second signal ends at once.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Runs a controller until it is told to end.
+///
+/// # Errors
+/// When it cannot start; the message says what to change. Exit code 1: the configuration has errors, they are printed.
+pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
+    let loaded = match bellwire_config::load_many(&options.files, options.mode, &SystemEnv) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprintln!("{}Nothing was started.", report.render(options.color));
+            return Ok(ExitCode::from(1));
+        }
+    };
+    let settings = settings(&loaded, &options);
+    telemetry::init(level(&settings, options.mode), settings.logs_json, options.color);
+    for warning in &loaded.warnings {
+        eprintln!("{}", loaded.render_warning(warning, options.color));
+    }
+    let base = options.files.first().map_or_else(|| PathBuf::from("."), |file| parent(file));
+    let folder = state_file::folder(&base)?;
+    if options.reset {
+        reset_ledger(&settings.ledger)?;
+    }
+    let mut screen = Screen::new(&options);
+    let running = match assemble(&loaded.services, settings, options.mode, folder, Clock::system()).await {
+        Ok(running) => running,
+        Err(error) => return refuse(error),
+    };
+    screen.opened(&running, &loaded).await;
+    if options.samples {
+        tokio::spawn(screen::send_samples(running.app.clone(), base.clone()));
+    }
+    let reloader = Reloader::new(&options, &loaded);
+    follow(running, screen, reloader).await
+}
+
+/// The life of a controller: facts on the screen, reloads, until a signal.
+async fn follow(running: Running, mut screen: Screen, mut reloader: Reloader) -> anyhow::Result<ExitCode> {
+    let mut facts = running.app.live.subscribe();
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            result = tokio::signal::ctrl_c() => { result.context("listen for Ctrl-C")?; break }
+            fact = facts.recv() => screen.fact(fact, running.app.clock.now()),
+            _ = tick.tick() => {
+                screen.tick(running.app.clock.now());
+                if let Some(fact) = reloader.poll(&running.app).await {
+                    let _ = running.app.live.send(fact);
+                }
+            }
+        }
+    }
+    screen.closing();
+    tracing::info!("stopping: no new events, running invocations may end");
+    tokio::select! {
+        () = running.stop(GRACE) => {}
+        _ = terminate.recv() => tracing::warn!("second signal: ending at once"),
+        _ = tokio::signal::ctrl_c() => tracing::warn!("second signal: ending at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn settings(loaded: &Loaded, options: &ServeOptions) -> ControllerSpec {
+    let mut settings = loaded.controller.clone();
+    if let Some(ingress) = &options.ingress {
+        settings.ingress.clone_from(ingress);
+    }
+    if let Some(admin) = &options.admin {
+        settings.admin.clone_from(admin);
+    }
+    settings
+}
+
+/// The screen of `dev` shows what happens; its log is for what went wrong.
+fn level(settings: &ControllerSpec, mode: Mode) -> &str {
+    if mode == Mode::Dev && settings.log_level == "info" { "warn" } else { &settings.log_level }
+}
+
+fn parent(file: &Path) -> PathBuf {
+    file.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Exit codes of a refused start: 5 for a newer schema or a ledger in use, 3 for one that cannot be reached.
+fn refuse(error: anyhow::Error) -> anyhow::Result<ExitCode> {
+    let code = match error.downcast_ref::<LedgerError>() {
+        Some(LedgerError::Incompatible(_) | LedgerError::Locked(_)) => 5,
+        Some(LedgerError::Unavailable(_) | LedgerError::Full(_)) => 3,
+        _ => return Err(error),
+    };
+    eprintln!("error: {error:#}");
+    Ok(ExitCode::from(code))
+}

@@ -1,0 +1,154 @@
+//! What `dev` shows: a header once, then one line per fact. `run` logs instead.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bellwire_config::{Loaded, Mode};
+use bellwire_schemas::Timestamp;
+use bellwire_schemas::api::Status;
+use bellwire_schemas::live::Fact;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::admin::{collect_status, send_all};
+use super::app::Shared;
+use super::assemble::Running;
+use super::options::ServeOptions;
+use crate::cli::live::{Options as LiveOptions, Renderer};
+use crate::cli::samples;
+
+/// The terminal of one controller.
+pub struct Screen {
+    output: Output,
+    started: Instant,
+}
+
+enum Output {
+    /// The screen of `dev`.
+    Text(Box<Renderer>),
+    /// Facts as JSON lines.
+    Json,
+    /// `run` without `--json`: the log says what matters.
+    Log,
+}
+
+impl Screen {
+    /// A screen as the options ask for it.
+    pub fn new(options: &ServeOptions) -> Self {
+        let output = match (options.json, options.mode) {
+            (true, _) => Output::Json,
+            (false, Mode::Dev) => Output::Text(Box::new(Renderer::new(LiveOptions { color: options.color }))),
+            (false, Mode::Run) => Output::Log,
+        };
+        Self { output, started: Instant::now() }
+    }
+
+    /// The doors are open.
+    pub async fn opened(&mut self, running: &Running, loaded: &Loaded) {
+        let app = &running.app;
+        let Ok(status) = collect_status(app).await else { return };
+        let owed: u64 = status.bindings.iter().map(|b| b.waiting + b.retrying).sum();
+        match self.output {
+            Output::Text(_) => print!("{}", header(&status, loaded, owed, self.started.elapsed().as_secs_f64())),
+            Output::Json => {}
+            Output::Log => tracing::info!(
+                ingress = %status.listen.ingress,
+                admin = %status.listen.admin,
+                ledger = %status.ledger.url,
+                owed,
+                "controller is ready"
+            ),
+        }
+    }
+
+    /// Shows a fact.
+    pub fn fact(&mut self, fact: Result<Fact, RecvError>, now: Timestamp) {
+        let lines = match (&mut self.output, fact) {
+            (Output::Text(renderer), Ok(fact)) => renderer.push(&fact, now),
+            (Output::Text(_), Err(RecvError::Lagged(missed))) => vec![format!("… {missed} facts not shown: too fast")],
+            (Output::Json, Ok(fact)) => serde_json::to_string(&fact).into_iter().collect(),
+            (Output::Log, Ok(Fact::Condition { subject, state, detail, .. })) => {
+                tracing::info!(%subject, %state, %detail, "condition");
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        for line in lines {
+            println!("{line}");
+        }
+    }
+
+    /// Shows what was held back.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Output::Text(renderer) = &mut self.output {
+            for line in renderer.tick(now) {
+                println!("{line}");
+            }
+        }
+    }
+
+    /// The end began.
+    pub fn closing(&self) {
+        if let Output::Text(_) = self.output {
+            println!("\nstopping: running invocations may end; Ctrl-C again ends at once");
+        }
+    }
+}
+
+fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {
+    use std::fmt::Write;
+    let stored: u64 = status.sources.iter().map(|s| s.accepted).sum();
+    let state = match (stored, owed) {
+        (0, _) => "empty".to_string(),
+        (n, 0) => format!("{n} events"),
+        (n, owed) => format!("{n} events; recovered: {owed} owed deliveries"),
+    };
+    let ledger = status.ledger.url.rsplit_once("/.bellwire/").map_or(status.ledger.url.clone(), |(_, file)| {
+        format!(".bellwire/{file}")
+    });
+    let mut out = String::new();
+    let _ = writeln!(out, "bellwire {}   {}   ledger {ledger} ({state})", status.version, status.services.join(", "));
+    let _ = writeln!(
+        out,
+        "  ingress  {}   admin  {}   token in .bellwire/controller.json",
+        status.listen.ingress, status.listen.admin
+    );
+    let name_width = status.functions.iter().map(|f| f.name.as_str().len()).max().unwrap_or(0);
+    let target_width = status.functions.iter().map(|f| f.target.chars().count()).max().unwrap_or(0).min(40);
+    let source_width = status.bindings.iter().map(|b| b.source.as_str().len()).max().unwrap_or(0);
+    for function in &status.functions {
+        let mut left = format!("  {:<name_width$}  {:<target_width$}", function.name, function.target);
+        let mut bound = status.bindings.iter().filter(|b| b.function == function.name && b.state != "inactive").peekable();
+        if bound.peek().is_none() {
+            let _ = writeln!(out, "{left}  called by `bellwire invoke`");
+        }
+        for binding in bound {
+            let entrance = status.sources.iter().find(|s| s.name == binding.source).map_or("", |s| &s.entrance);
+            let _ = writeln!(out, "{left}  ◂ {:<source_width$}  {entrance}", binding.source);
+            left = " ".repeat(left.chars().count());
+        }
+    }
+    let example = loaded.services.iter().flat_map(|s| &s.sources).next();
+    let hint = example.map(|s| format!(" Try:  bellwire send {} --sample", s.name)).unwrap_or_default();
+    let _ = writeln!(out, "  ready in {seconds:.1} s. Edit, save, it reloads.{hint}\n");
+    out
+}
+
+/// Sends the samples that lie beside the configuration, at the pace they ask for.
+pub async fn send_samples(app: Shared, base: PathBuf) {
+    let samples = match samples::load(&base) {
+        Ok(samples) => samples,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return;
+        }
+    };
+    for sample in samples {
+        tokio::time::sleep(sample.after).await;
+        if app.stopping.is_cancelled() {
+            return;
+        }
+        if let Err(problem) = send_all(&app, sample.source.as_str(), &sample.request, 1).await {
+            eprintln!("error: sample for {}: {problem:?}", sample.source);
+        }
+    }
+}
