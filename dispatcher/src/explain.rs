@@ -1,0 +1,233 @@
+//! Why one event was, or was not, delivered: from the ledger's log and debts, and from what the runners do now.
+
+use std::collections::BTreeMap;
+
+use bellwire_ledger::{
+    BindingRecord, DeliveryKey, Error, Ledger, LogEntry, LogOutcome, Owed, OwedReason, StoredEvent,
+};
+use bellwire_patterns::PatternSet;
+use bellwire_schemas::api::{ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival};
+use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, Timestamp};
+use serde_json::Value;
+
+use crate::decide::DeadReason;
+use crate::handle::Handle;
+
+/// Explains one event. Without a handle (a ledger looked at after the fact) what waits is called `waiting`.
+/// `Ok(None)`: no event lies there.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn explain(
+    ledger: &dyn Ledger,
+    handle: Option<&Handle>,
+    address: Address,
+    now: Timestamp,
+) -> Result<Option<Explanation>, Error> {
+    let Some(stored) = ledger.event(address).await? else { return Ok(None) };
+    let mut logs: BTreeMap<BindingId, Vec<LogEntry>> = BTreeMap::new();
+    for (binding, entry) in ledger.log(address, None).await? {
+        logs.entry(binding).or_default().push(entry);
+    }
+    let mut deliveries = Vec::new();
+    for record in ledger.bindings().await? {
+        let log = logs.remove(&record.id).unwrap_or_default();
+        let case = Case { ledger, handle, stored: &stored, record: &record, now };
+        deliveries.extend(case.delivery(log).await?);
+    }
+    deliveries.sort_by(|a, b| a.binding.cmp(&b.binding));
+    let duplicates = ledger.duplicates(address).await?;
+    let event = ExplainedEvent {
+        id: stored.event.id.clone(),
+        address,
+        source: stored.source.clone(),
+        kind: stored.event.kind.clone(),
+        subject: stored.event.subject.clone(),
+        key: stored.key.clone(),
+        accepted_at: stored.accepted_at,
+        intake: "accepted".into(),
+        duplicates: duplicates.into_iter().map(|d| LaterArrival { at: d.at, id: d.id }).collect(),
+    };
+    Ok(Some(Explanation { event, deliveries }))
+}
+
+/// One event and one binding.
+struct Case<'a> {
+    ledger: &'a dyn Ledger,
+    handle: Option<&'a Handle>,
+    stored: &'a StoredEvent,
+    record: &'a BindingRecord,
+    now: Timestamp,
+}
+
+/// The part of an answer that depends on the state.
+#[derive(Default)]
+struct Finding {
+    state: &'static str,
+    reason: Option<&'static str>,
+    detail: Option<String>,
+    ended_at: Option<Timestamp>,
+    next_attempt_at: Option<Timestamp>,
+    waits_for: Option<String>,
+    group: Option<String>,
+}
+
+impl Case<'_> {
+    /// `None` when the binding never owed the event.
+    async fn delivery(&self, log: Vec<LogEntry>) -> Result<Option<ExplainedDelivery>, Error> {
+        let key = DeliveryKey { binding: self.record.id, address: self.stored.address };
+        let ending = log.iter().rev().find(|entry| matches!(entry.outcome, LogOutcome::Final(_)));
+        let finding = if self.handle.is_some_and(|h| h.is_running(self.record.id, self.stored.address)) {
+            Finding { state: "running", ..Finding::default() }
+        } else if let Some(owed) = self.ledger.owed(key).await? {
+            self.owed(&owed)
+        } else if let Some(ending) = ending {
+            self.ended(ending, key).await?
+        } else {
+            let seq = self.stored.address.seq;
+            let passed = self.ledger.checkpoint(self.stored.address.lane, self.record.id).await?.passed(seq);
+            if passed || !self.record.active || self.record.source != self.stored.source {
+                return Ok(None);
+            }
+            self.waiting()
+        };
+        Ok(Some(self.view(finding, &log)))
+    }
+
+    /// Held back by the binding or its function, in the words of the status; otherwise as given.
+    fn held_or(&self, otherwise: Finding) -> Finding {
+        if let Some(pause) = &self.record.paused {
+            let reason =
+                if pause.reason.is_empty() { String::new() } else { format!(" (\"{}\")", pause.reason) };
+            let detail = format!("since {} by {}{reason}", pause.since, pause.by);
+            return Finding {
+                state: "paused",
+                reason: Some("binding-paused"),
+                detail: Some(detail),
+                waits_for: Some(self.record.name.to_string()),
+                ..otherwise
+            };
+        }
+        let Some(live) = self.handle.and_then(|h| h.binding_live(self.record.id)) else { return otherwise };
+        match live.state {
+            "paused" | "inactive" => Finding {
+                state: "paused",
+                reason: live.reason,
+                detail: live.detail,
+                waits_for: Some(self.record.name.to_string()),
+                ..otherwise
+            },
+            "waiting" => Finding {
+                reason: live.reason,
+                detail: live.detail,
+                next_attempt_at: otherwise.next_attempt_at.max(live.next_at),
+                waits_for: Some(match live.reason {
+                    Some("ledger-unavailable" | "cursor-span") => self.record.name.to_string(),
+                    _ => self.record.function.to_string(),
+                }),
+                ..otherwise
+            },
+            _ => otherwise,
+        }
+    }
+
+    fn waiting(&self) -> Finding {
+        let mut finding = Finding { state: "waiting", ..Finding::default() };
+        if self.handle.is_some() {
+            finding.reason = Some("concurrency");
+            finding.waits_for = Some(self.record.function.to_string());
+        }
+        self.held_or(finding)
+    }
+
+    fn owed(&self, owed: &Owed) -> Finding {
+        let reason = match owed.reason {
+            OwedReason::Retry => "retry",
+            OwedReason::Redrive => "redrive",
+            OwedReason::Replay(_) => "replay",
+        };
+        let overdue = owed.next_at <= self.now;
+        self.held_or(Finding {
+            state: "retrying",
+            reason: Some(reason),
+            detail: owed.error.as_ref().map(ErrorInfo::headline),
+            next_attempt_at: Some(owed.next_at),
+            waits_for: overdue.then(|| self.record.function.to_string()),
+            ..Finding::default()
+        })
+    }
+
+    async fn ended(&self, ending: &LogEntry, key: DeliveryKey) -> Result<Finding, Error> {
+        let state = match ending.outcome {
+            LogOutcome::Final(state) => state,
+            LogOutcome::Failed => return Ok(Finding::default()),
+        };
+        let mut finding = Finding {
+            state: state.as_str(),
+            detail: ending.error.as_ref().map(ErrorInfo::headline),
+            ended_at: Some(ending.at.plus(std::time::Duration::from_millis(ending.duration_ms.into()))),
+            ..Finding::default()
+        };
+        match state {
+            FinalState::Delivered => {}
+            FinalState::Filtered => {
+                finding.reason = Some("filter-mismatch");
+                finding.detail = self.clause(ending.revision).await?;
+            }
+            FinalState::Expired => finding.reason = Some("too-old"),
+            FinalState::Discarded => {
+                let missing = ending.error.as_ref().is_some_and(|e| e.kind == "Ledger.EventMissing");
+                finding.reason = Some(if missing { "event-missing" } else { "operator" });
+            }
+            FinalState::Dead => {
+                let error = ending.error.as_ref();
+                let policy = self.handle.and_then(|h| h.binding(self.record.id)).map(|b| b.plan());
+                finding.reason = Some(match (policy, error) {
+                    (Some(plan), Some(error)) => DeadReason::of(&plan.policy.retry, error).as_str(),
+                    _ => DeadReason::AttemptsExhausted.as_str(),
+                });
+                finding.group = self.ledger.dead_letter(key).await?.map(|dead| dead.fingerprint);
+            }
+        }
+        Ok(finding)
+    }
+
+    /// The clause that said no, by the filter of the revision that was in force.
+    async fn clause(&self, revision: u32) -> Result<Option<String>, Error> {
+        let Some(filter) = self.ledger.filter_of(self.record.id, revision).await? else { return Ok(None) };
+        let Ok(filter) = PatternSet::from_value(&Value::Array(filter)) else { return Ok(None) };
+        Ok(filter.explain(&self.stored.event.envelope()).map(|explanation| explanation.to_string()))
+    }
+
+    fn view(&self, finding: Finding, log: &[LogEntry]) -> ExplainedDelivery {
+        let last = log.last();
+        let plan = self.handle.and_then(|h| h.binding(self.record.id)).map(|b| b.plan());
+        ExplainedDelivery {
+            binding: self.record.name.clone(),
+            state: finding.state.into(),
+            reason: finding.reason.map(Into::into),
+            detail: finding.detail,
+            revision: last.map_or(self.record.revision, |entry| entry.revision),
+            version: log.iter().rev().map(|e| &e.version).find(|version| !version.is_empty()).cloned(),
+            ended_at: finding.ended_at,
+            next_attempt_at: finding.next_attempt_at,
+            waits_for: finding.waits_for,
+            attempts_allowed: plan.and_then(|plan| plan.policy.retry.attempts),
+            group: finding.group,
+            attempts: log.iter().filter(|entry| entry.attempt > 0).map(attempt).collect(),
+        }
+    }
+}
+
+fn attempt(entry: &LogEntry) -> ExplainedAttempt {
+    let delivered = entry.outcome == LogOutcome::Final(FinalState::Delivered);
+    ExplainedAttempt {
+        number: entry.attempt,
+        started_at: entry.at,
+        duration_ms: entry.duration_ms.into(),
+        outcome: if delivered { "success" } else { "failure" }.into(),
+        error: entry.error.clone(),
+        worker: (!entry.worker.is_empty()).then(|| entry.worker.clone()),
+        replay: entry.replay.as_ref().map(ToString::to_string),
+    }
+}

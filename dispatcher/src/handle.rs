@@ -1,0 +1,281 @@
+//! What the controller holds: starts the lanes, puts configurations in force, asks how things stand, ends it all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bellwire_ledger::{BindingRecord, Pause, ReplayRecord, ReplayState};
+use bellwire_patterns::{PatternError, PatternSet};
+use bellwire_schemas::live::Fact;
+use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, Target as FunctionTarget};
+use bellwire_schemas::{BindingId, BindingName, Epoch, FunctionName, Lane, ReplayId, SourceName};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::binding::{Binding, Form, Plan, Target};
+use crate::decide::Policy;
+use crate::lane::{LaneTask, Roster, Stop};
+use crate::replay::Replayer;
+use crate::rooms::Rooms;
+use crate::shape::Receiver;
+
+/// How long the last flush may take after the grace of a shutdown is over.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// What is in force: bindings as declared and as the ledger numbered them, functions, kinds of sources.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    /// Each binding with the record that `Ledger::declare_bindings` returned for it.
+    pub bindings: Vec<(BindingSpec, BindingRecord)>,
+    /// The functions by name.
+    pub functions: BTreeMap<FunctionName, FunctionSpec>,
+    /// The kind word of each source: `s3`, `schedule`, `webhook`, `topic`.
+    pub kinds: BTreeMap<SourceName, &'static str>,
+}
+
+/// A configuration that cannot be put in force; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A filter is no pattern.
+    #[error("filter of binding `{binding}`: {error}")]
+    Filter {
+        /// The binding.
+        binding: BindingName,
+        /// What is wrong.
+        error: PatternError,
+    },
+}
+
+/// A running dispatcher. Dropping it without [`Handle::shutdown`] ends everything at once, as a crash would.
+pub struct Handle {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) targets: Mutex<BTreeMap<FunctionName, Arc<Target>>>,
+    pub(crate) epochs: BTreeMap<Lane, watch::Receiver<Option<Epoch>>>,
+    replayer: Arc<Replayer>,
+    stop: watch::Sender<Stop>,
+    tasks: Mutex<JoinSet<()>>,
+    recovered: Mutex<Option<u64>>,
+}
+
+impl Handle {
+    /// Takes the lanes. Nothing is delivered before the first [`Handle::apply`].
+    pub fn start(rooms: Rooms) -> Self {
+        let rooms = Arc::new(rooms);
+        let roster = Arc::new(Roster::default());
+        let stop = watch::Sender::new(Stop::Run);
+        let mut tasks = JoinSet::new();
+        let mut epochs = BTreeMap::new();
+        for lane in (1..=rooms.ledger().lanes()).map(Lane) {
+            let (epoch, seen) = watch::channel(None);
+            epochs.insert(lane, seen);
+            let (rooms, roster) = (Arc::clone(&rooms), Arc::clone(&roster));
+            tasks.spawn(LaneTask { rooms, lane, roster, stop: stop.subscribe(), epoch }.run());
+        }
+        let replayer = Arc::new(Replayer::new(Arc::clone(&rooms), Arc::clone(&roster)));
+        tasks.spawn(Arc::clone(&replayer).run(stop.subscribe()));
+        let (tasks, targets, recovered) = (Mutex::new(tasks), Mutex::default(), Mutex::default());
+        Self { rooms, roster, targets, epochs, replayer, stop, tasks, recovered }
+    }
+
+    /// Puts a configuration in force. Bindings that did not change go on undisturbed; those that did take their new
+    /// filter, policy and function for every delivery that has not started; those that are gone finish what is in
+    /// flight and keep their position. A changed function is tried again at once.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; then everything stays as it was.
+    pub async fn apply(&self, configuration: Configuration) -> Result<(), ApplyError> {
+        let filters = filters(&configuration)?;
+        self.recover(&configuration).await;
+        let known = self.roster.all();
+        let Configuration { bindings, functions, kinds } = configuration;
+        let functions: BTreeMap<_, _> = functions.into_iter().map(|(name, f)| (name, Arc::new(f))).collect();
+        let targets = self.define(&functions, &bindings);
+        let mut roster = BTreeMap::new();
+        for ((spec, record), filter) in bindings.into_iter().zip(filters) {
+            let Some(target) = targets.get(&spec.function) else { continue };
+            let form = form(&spec, &record, functions.get(&spec.function).map(AsRef::as_ref), &kinds);
+            let plan = Plan {
+                policy: Policy::of(&spec),
+                filter: Arc::new(filter),
+                target: Arc::clone(target),
+                form,
+                pause: record.paused.clone(),
+                active: true,
+                spec,
+                record,
+            };
+            let binding = match known.get(&plan.record.id) {
+                Some(binding) => {
+                    binding.replace(plan);
+                    Arc::clone(binding)
+                }
+                None => Arc::new(Binding::new(plan)),
+            };
+            roster.insert(binding.id, binding);
+        }
+        for (id, binding) in known {
+            if !roster.contains_key(&id) {
+                binding.replace(Plan { active: false, ..Plan::clone(&binding.plan()) });
+                roster.insert(id, binding);
+            }
+        }
+        self.roster.replace(roster);
+        Ok(())
+    }
+
+    /// How many deliveries the ledger owed when the first configuration was put in force.
+    pub fn recovered(&self) -> Option<u64> {
+        *lock(&self.recovered)
+    }
+
+    /// Pauses or resumes a binding; the caller has told the ledger.
+    pub fn set_paused(&self, name: &BindingName, pause: Option<Pause>) {
+        if let Some(binding) = self.binding_named(name) {
+            binding.replace(Plan { pause, ..Plan::clone(&binding.plan()) });
+        }
+    }
+
+    /// Tells that debts or replays in the ledger changed: after a redrive, a discard, a new replay.
+    pub fn poke(&self) {
+        self.replayer.wake();
+        for binding in self.roster.all().values() {
+            binding.poke();
+        }
+    }
+
+    /// Ends the wait of a function, after its code was mended: the next delivery tries it.
+    pub fn retry_function(&self, name: &FunctionName) {
+        if let Some(target) = lock(&self.targets).get(name) {
+            target.retry_now();
+        }
+    }
+
+    /// Pauses, resumes or cancels a replay. Unlike a direct write, it cannot cross a step of the replay. What a
+    /// cancelled replay has put into the debts (at most 1,000) is still delivered.
+    ///
+    /// # Errors
+    /// When the ledger refuses. `Ok(None)`: no such replay, or it has ended.
+    pub async fn change_replay(
+        &self,
+        id: &ReplayId,
+        state: ReplayState,
+    ) -> Result<Option<ReplayRecord>, bellwire_ledger::Error> {
+        self.replayer.change(id, state).await
+    }
+
+    /// Ends: takes nothing on, lets attempts end within `grace`, gives the others up, flushes, releases the lanes.
+    /// Attempts that were given up are repeated after the next start.
+    pub async fn shutdown(&self, grace: Duration) {
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        self.stop.send_replace(Stop::Drain);
+        if tokio::time::timeout(grace, join(&mut tasks)).await.is_ok() {
+            return;
+        }
+        tracing::warn!("attempts still run after the grace: giving them up");
+        self.stop.send_replace(Stop::Now);
+        if tokio::time::timeout(LAST_FLUSH, join(&mut tasks)).await.is_err() {
+            tracing::error!("the last flush did not commit: its deliveries will be repeated");
+        }
+    }
+
+    pub(crate) fn binding(&self, id: BindingId) -> Option<Arc<Binding>> {
+        self.roster.all().get(&id).cloned()
+    }
+
+    fn binding_named(&self, name: &BindingName) -> Option<Arc<Binding>> {
+        self.roster.all().into_values().find(|binding| binding.name == *name)
+    }
+
+    /// Makes a target for every function that is defined or bound; an undefined one waits.
+    fn define(
+        &self,
+        functions: &BTreeMap<FunctionName, Arc<FunctionSpec>>,
+        bindings: &[(BindingSpec, BindingRecord)],
+    ) -> BTreeMap<FunctionName, Arc<Target>> {
+        let mut targets = lock(&self.targets);
+        let bound = bindings.iter().map(|(spec, _)| &spec.function);
+        for name in functions.keys().chain(bound) {
+            targets.entry(name.clone()).or_insert_with(|| {
+                Arc::new(Target::new(name.clone(), self.rooms.clock.clone(), self.rooms.live.clone()))
+            });
+        }
+        for (name, target) in targets.iter() {
+            target.define(functions.get(name).cloned());
+        }
+        targets.clone()
+    }
+
+    /// Counts, once, what a former run left owed, and says so.
+    async fn recover(&self, configuration: &Configuration) {
+        if lock(&self.recovered).is_some() {
+            return;
+        }
+        let totals = match self.rooms.ledger().totals().await {
+            Ok(totals) => totals,
+            Err(error) => {
+                tracing::warn!(%error, "cannot count what is owed");
+                return;
+            }
+        };
+        let ours = configuration.bindings.iter().filter_map(|(_, record)| totals.get(&record.id));
+        let owed = ours.map(|t| t.waiting + t.retrying).sum::<u64>();
+        *lock(&self.recovered) = Some(owed);
+        if owed > 0 {
+            let detail = format!("recovered: {owed} owed deliveries, 0 lost");
+            tracing::info!(owed, "recovered owed deliveries");
+            let (at, subject) = (self.rooms.clock.now(), "dispatcher".to_owned());
+            let _ = self.rooms.live.send(Fact::Condition { at, subject, state: "recovered".into(), detail });
+        }
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("rooms", &self.rooms).finish_non_exhaustive()
+    }
+}
+
+fn filters(configuration: &Configuration) -> Result<Vec<PatternSet>, ApplyError> {
+    let compile = |(spec, record): &(BindingSpec, BindingRecord)| {
+        PatternSet::from_value(&Value::Array(spec.filter.clone()))
+            .map_err(|error| ApplyError::Filter { binding: record.name.clone(), error })
+    };
+    configuration.bindings.iter().map(compile).collect()
+}
+
+fn form(
+    spec: &BindingSpec,
+    record: &BindingRecord,
+    function: Option<&FunctionSpec>,
+    kinds: &BTreeMap<SourceName, &'static str>,
+) -> Form {
+    let receiver = function.map_or(Receiver::Worker, |f| Receiver::of(&f.target));
+    Form {
+        kind: kinds.get(&record.source).map(|kind| (*kind).to_owned()),
+        format: function.map_or(Format::Lambda, |f| f.format),
+        receiver,
+        input: spec.input.clone(),
+    }
+}
+
+impl Receiver {
+    /// Who receives the events of a function.
+    pub const fn of(target: &FunctionTarget) -> Self {
+        match target {
+            FunctionTarget::Url(_) => Self::Endpoint,
+            FunctionTarget::Python { .. } | FunctionTarget::Node { .. } | FunctionTarget::Command(_) => {
+                Self::Worker
+            }
+        }
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

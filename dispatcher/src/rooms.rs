@@ -1,0 +1,39 @@
+//! What every part of the dispatcher is handed: ledger, feed, workers, clock, and where facts go.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bellwire_ledger::{Feed, Ledger};
+use bellwire_schemas::live::Fact;
+use bellwire_schemas::{Clock, ControllerId};
+use bellwire_workers::Invoker;
+use tokio::sync::broadcast;
+
+/// The neighbours of the dispatcher.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Fresh events, and the ledger behind them.
+    pub feed: Arc<Feed>,
+    /// The workers.
+    pub invoker: Arc<dyn Invoker>,
+    /// The time.
+    pub clock: Clock,
+    /// Which controller this is.
+    pub controller: ControllerId,
+    /// Where facts go; nobody needs to listen.
+    pub live: broadcast::Sender<Fact>,
+    /// Seed of the jitter; any number, another one in each process.
+    pub seed: u64,
+}
+
+impl Rooms {
+    pub(crate) fn ledger(&self) -> &Arc<dyn Ledger> {
+        self.feed.ledger()
+    }
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rooms").field("controller", &self.controller).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! One attempt, from the event to what follows: load, shape, invoke, decide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_ledger::{DeliveryKey, LogEntry, StoredEvent};
+use bellwire_schemas::{ErrorInfo, FailureClass, Timestamp, crash_point};
+use bellwire_workers::{Invocation, InvocationResult};
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use super::queue::Job;
+use crate::binding::{Pass, Plan};
+use crate::decide::{Ended, Next, decide};
+use crate::rooms::Rooms;
+use crate::shape::{Shaped, constant, shape};
+
+/// How long an attempt rests when the ledger does not give it its event.
+const LOAD_REST: Duration = Duration::from_secs(1);
+
+/// The slots an attempt holds while it runs.
+#[derive(Debug)]
+pub(super) struct Permits {
+    pub(super) _binding: OwnedSemaphorePermit,
+    pub(super) _function: OwnedSemaphorePermit,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub(super) job: Job,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The function was called.
+    Called(Box<Called>),
+    /// The ledger could not be read; nothing was tried.
+    Unread,
+    /// The ledger does not hold the event any more.
+    Missing,
+}
+
+#[derive(Debug)]
+pub(super) struct Called {
+    pub(super) started_at: Timestamp,
+    pub(super) ended_at: Timestamp,
+    pub(super) result: InvocationResult,
+    pub(super) next: Next,
+    /// When the first attempt of the delivery started; known when it died.
+    pub(super) first_at: Timestamp,
+}
+
+/// Runs one attempt. The slots are given back before the outcome is looked at.
+pub(super) async fn attempt(
+    rooms: Arc<Rooms>,
+    plan: Arc<Plan>,
+    mut job: Job,
+    pass: Pass,
+    permits: Permits,
+    random: f64,
+) -> Landed {
+    let event = match &job.event {
+        Some(event) => Arc::clone(event),
+        None => match load(&rooms, &plan, &job).await {
+            Ok(Some(event)) => Arc::new(event),
+            Ok(None) => return Landed { job, outcome: Outcome::Missing },
+            Err(error) => {
+                tracing::warn!(address = %job.address, %error, "cannot read the event of a debt");
+                tokio::time::sleep(LOAD_REST).await;
+                return Landed { job, outcome: Outcome::Unread };
+            }
+        },
+    };
+    job.event = Some(Arc::clone(&event));
+    let invocation = invocation(&plan, &job, &event);
+    crash_point("dispatch.before");
+    let started_at = rooms.clock.now();
+    let result = rooms.invoker.invoke(invocation).await;
+    crash_point("invoke.result");
+    let called = conclude(&rooms, &plan, &job, result, started_at, pass.waits, random).await;
+    pass.report(&called.next, called.result.answer.as_ref().err());
+    drop(permits);
+    Landed { job, outcome: Outcome::Called(Box::new(called)) }
+}
+
+/// The outcome of an attempt whose task broke down: a failure like any other.
+pub(super) fn broken(plan: &Plan, job: &Job, cause: &str, now: Timestamp) -> Called {
+    let error = ErrorInfo::platform(FailureClass::Crash, "Dispatcher.Broken", cause);
+    let next = decide(&plan.policy, &ended(job, Some(&error), None, now, 0, 1.0));
+    let result = InvocationResult {
+        answer: Err(error),
+        duration: Duration::ZERO,
+        init: None,
+        worker: String::new(),
+        version: String::new(),
+        logs: Vec::new(),
+        retry_after: None,
+    };
+    Called { started_at: now, ended_at: now, result, next, first_at: now }
+}
+
+async fn conclude(
+    rooms: &Rooms,
+    plan: &Plan,
+    job: &Job,
+    result: InvocationResult,
+    started_at: Timestamp,
+    waits: u32,
+    random: f64,
+) -> Called {
+    let ended_at = rooms.clock.now();
+    let failure = result.answer.as_ref().err();
+    let next = decide(&plan.policy, &ended(job, failure, result.retry_after, ended_at, waits, random));
+    let first_at = match next {
+        Next::Dead(_) if job.attempts > 0 => first_attempt(rooms, plan, job).await.unwrap_or(job.since),
+        _ => started_at,
+    };
+    Called { started_at, ended_at, result, next, first_at }
+}
+
+fn ended<'a>(
+    job: &Job,
+    failure: Option<&'a ErrorInfo>,
+    retry_after: Option<Duration>,
+    now: Timestamp,
+    waits: u32,
+    random: f64,
+) -> Ended<'a> {
+    let attempt = job.attempts.saturating_add(1);
+    Ended { attempt, failure, retry_after, since: job.since, now, waits, random }
+}
+
+/// The start of attempt 1 of the current run: the last one logged, because a redrive counts from 1 again.
+async fn first_attempt(rooms: &Rooms, plan: &Plan, job: &Job) -> Option<Timestamp> {
+    let log = rooms.ledger().log(job.address, Some(plan.record.id)).await.ok()?;
+    let first = |(_, entry): &(_, LogEntry)| (entry.attempt == 1).then_some(entry.at);
+    log.iter().rev().find_map(first)
+}
+
+async fn load(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Option<StoredEvent>, bellwire_ledger::Error> {
+    if let Some(event) = rooms.ledger().event(job.address).await? {
+        return Ok(Some(event));
+    }
+    let key = DeliveryKey { binding: plan.record.id, address: job.address };
+    Ok(rooms.ledger().dead_letter(key).await?.map(|dead| dead.event))
+}
+
+fn invocation(plan: &Plan, job: &Job, stored: &StoredEvent) -> Invocation {
+    let Shaped { payload, content_type, headers } = match &plan.form.input {
+        Some(input) => constant(input),
+        None => shape(stored, plan.form.kind.as_deref(), plan.form.format, plan.form.receiver),
+    };
+    Invocation {
+        function: plan.spec.function.clone(),
+        request_id: Uuid::new_v4().to_string(),
+        idempotency_key: idempotency_key(plan, job, stored),
+        payload,
+        content_type,
+        headers,
+        traceparent: stored.event.traceparent().map(str::to_owned),
+    }
+}
+
+/// The same for every attempt of one delivery, also over restarts and redrives; another one for each replay, which
+/// asks on purpose for a new delivery.
+fn idempotency_key(plan: &Plan, job: &Job, stored: &StoredEvent) -> String {
+    let event = &stored.event;
+    let replay = job.replay().map_or("", |id| id.as_str());
+    let parts = [event.source.as_str(), event.id.as_str(), plan.record.name.as_str(), replay];
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, parts.join("\n").as_bytes()).to_string()
+}

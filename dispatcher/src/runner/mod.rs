@@ -1,0 +1,301 @@
+//! The runner of one binding in one lane: reads, filters, starts attempts, gathers outcomes, flushes.
+//!
+//! It owns its cursor and shares nothing with other runners but the gates, so a slow binding holds up nobody. It never
+//! waits for a retry whose debt row is not flushed, and forgets nothing before the ledger has confirmed it. What is
+//! decided is decided in `decide.rs`; here it is done.
+//!
+//! Read `fill.rs` (what comes in), `launch.rs` and `attempt.rs` (what runs), `settle.rs` (what came of it), `part.rs`
+//! (what the ledger is told).
+
+mod attempt;
+mod fill;
+mod launch;
+mod part;
+mod queue;
+mod settle;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_ledger::{Error, FlushOutcome};
+use bellwire_schemas::{Seq, Timestamp};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::binding::{Binding, Board, Plan};
+use crate::cursor::Cursor;
+use crate::lane::{Request, Scope, Stop};
+use attempt::{Landed, Outcome, Permits};
+use queue::{Job, Queue};
+
+pub use part::MAX_UNFLUSHED;
+use part::{Part, Sent};
+
+/// A cursor that moved over other sources' events is written at the latest after this long.
+const MARK_LINGER: Duration = Duration::from_secs(1);
+/// Longest sleep: a wall clock that was set back or forth is noticed after this long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// One binding in one lane.
+pub(crate) struct Runner {
+    scope: Arc<Scope>,
+    binding: Arc<Binding>,
+    board: Arc<Board>,
+    plan: Arc<Plan>,
+    plans: watch::Receiver<Arc<Plan>>,
+    pokes: watch::Receiver<u64>,
+    conditions: watch::Receiver<u64>,
+    stop: watch::Receiver<Stop>,
+    tail: watch::Receiver<Seq>,
+    cursor: Cursor,
+    version: u64,
+    queue: Queue,
+    flights: JoinSet<Landed>,
+    aboard: HashMap<Id, Job>,
+    entering: Option<Pin<Box<dyn Future<Output = Option<Permits>> + Send>>>,
+    permits: Option<Permits>,
+    part: Part,
+    sent: Option<Sent>,
+    /// When to ask the ledger for debts.
+    due_at: Option<Timestamp>,
+    /// When the function may be probed.
+    probe_at: Option<Timestamp>,
+    /// When the reader may go on after a refusal.
+    read_after: Option<Timestamp>,
+    rng: StdRng,
+}
+
+/// Why a runner woke up.
+enum Woken {
+    Landed(Result<(Id, Landed), JoinError>),
+    Answered(Option<FlushOutcome>),
+    Entered(Option<Permits>),
+    Poked,
+    Other,
+}
+
+impl Runner {
+    /// Loads where the binding stands.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(crate) async fn load(scope: Arc<Scope>, binding: Arc<Binding>) -> Result<Self, Error> {
+        let checkpoint = scope.rooms.ledger().checkpoint(scope.lane, binding.id).await?;
+        let mut plans = binding.watch();
+        let plan = Arc::clone(&plans.borrow_and_update());
+        let seed = scope.rooms.seed ^ (u64::from(scope.lane.0) << 32) ^ u64::from(binding.id.0);
+        let now = scope.rooms.clock.now();
+        Ok(Self {
+            board: binding.board(scope.lane),
+            pokes: binding.pokes(),
+            conditions: plan.target.changes(),
+            stop: scope.stop.clone(),
+            tail: scope.rooms.feed.tail(scope.lane),
+            cursor: Cursor::resume(&checkpoint),
+            version: checkpoint.version,
+            queue: Queue::default(),
+            flights: JoinSet::new(),
+            aboard: HashMap::new(),
+            entering: None,
+            permits: None,
+            part: Part::default(),
+            sent: None,
+            due_at: Some(now),
+            probe_at: None,
+            read_after: None,
+            rng: StdRng::seed_from_u64(seed),
+            plan,
+            plans,
+            scope,
+            binding,
+        })
+    }
+
+    /// Runs until the binding is dropped, the dispatcher stops, or the lane is lost.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.adapt();
+            self.fill().await;
+            self.launch();
+            if !self.send() {
+                return lost().await;
+            }
+            if self.is_finished() {
+                return;
+            }
+            self.publish();
+            // With more to read, only a glance at what else happened.
+            let woken = if self.can_read() { self.glance().await } else { self.wait().await };
+            match woken {
+                Woken::Landed(landed) => {
+                    self.joined(landed);
+                    while let Some(landed) = self.flights.try_join_next_with_id() {
+                        self.joined(landed);
+                    }
+                }
+                Woken::Answered(Some(FlushOutcome::Flushed)) => self.confirmed(),
+                Woken::Answered(Some(FlushOutcome::Fenced) | None) => return lost().await,
+                Woken::Entered(permits) => {
+                    self.entering = None;
+                    self.permits = permits;
+                }
+                Woken::Poked => {
+                    self.queue.drop_debts();
+                    self.due_at = Some(self.scope.rooms.clock.now());
+                }
+                Woken::Other => {}
+            }
+        }
+    }
+
+    /// Whether new deliveries are taken on.
+    fn is_taking(&self) -> bool {
+        *self.stop.borrow() == Stop::Run && self.plan.held().is_none()
+    }
+
+    /// Outcomes that the ledger has not confirmed.
+    fn unflushed(&self) -> usize {
+        self.part.weight() + self.sent.as_ref().map_or(0, |sent| sent.weight)
+    }
+
+    fn adapt(&mut self) {
+        if self.plans.has_changed().unwrap_or(false) {
+            self.plan = Arc::clone(&self.plans.borrow_and_update());
+            self.conditions = self.plan.target.changes();
+            // Slots of another function are worth nothing.
+            self.entering = None;
+            self.permits = None;
+            self.reconsider();
+        }
+        if *self.stop.borrow() == Stop::Now && !self.flights.is_empty() {
+            self.flights.abort_all();
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.stop.borrow() != Stop::Run || !self.plan.active
+    }
+
+    fn is_finished(&self) -> bool {
+        let quiet = self.flights.is_empty() && self.sent.is_none() && self.part.is_empty();
+        self.is_ending() && quiet && self.part.moved_at.is_none()
+    }
+
+    /// Hands the outcomes to the flusher, if it is time and no flush is under way. False when the flusher is gone.
+    fn send(&mut self) -> bool {
+        let now = self.scope.rooms.clock.now();
+        let linger = || self.part.moved_at.is_some_and(|at| self.is_ending() || now.since(at) >= MARK_LINGER);
+        if self.sent.is_some() || (self.part.is_empty() && !linger()) {
+            return true;
+        }
+        let Ok(place) = self.scope.flusher.try_reserve() else {
+            return !self.scope.flusher.is_closed();
+        };
+        let (reply, answer) = oneshot::channel();
+        self.version += 1;
+        let (part, sent) = self.part.take(self.binding.id, self.version, &self.cursor, answer);
+        self.sent = Some(sent);
+        place.send(Request { part, reply, board: Arc::clone(&self.board) });
+        true
+    }
+
+    fn confirmed(&mut self) {
+        let Some(sent) = self.sent.take() else { return };
+        for seq in sent.released {
+            self.queue.release(seq);
+        }
+        self.due_at = self.due_at.into_iter().chain(sent.next_due).min();
+    }
+
+    fn joined(&mut self, landed: Result<(Id, Landed), JoinError>) {
+        match landed {
+            Ok((id, landed)) => {
+                self.aboard.remove(&id);
+                self.land(landed);
+            }
+            Err(error) => {
+                let Some(job) = self.aboard.remove(&error.id()) else { return };
+                if error.is_cancelled() {
+                    return;
+                }
+                tracing::error!(address = %job.address, %error, "an attempt broke down");
+                let now = self.scope.rooms.clock.now();
+                let called = attempt::broken(&self.plan, &job, &error.to_string(), now);
+                // Without its event a broken attempt of a debt cannot become a dead letter: it is tried again.
+                let outcome = match job.event {
+                    Some(_) => Outcome::Called(Box::new(called)),
+                    None => Outcome::Unread,
+                };
+                self.land(Landed { job, outcome });
+            }
+        }
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        self.board.update(|face| face.trouble = trouble);
+    }
+
+    fn publish(&self) {
+        let stretched = self.cursor.is_stretched();
+        self.board.update(|face| {
+            face.next_due = self.due_at;
+            face.mark = self.cursor.mark();
+            face.unflushed = self.unflushed();
+            face.queued = self.queue.len();
+            face.stalled = stretched.then_some("cursor-span");
+        });
+    }
+
+    /// Lets other tasks run and takes what is ready.
+    async fn glance(&mut self) -> Woken {
+        tokio::task::yield_now().await;
+        if let Some(landed) = self.flights.try_join_next_with_id() {
+            return Woken::Landed(landed);
+        }
+        let answer = self.sent.as_mut().map(|sent| sent.reply.try_recv());
+        match answer {
+            Some(Ok(outcome)) => Woken::Answered(Some(outcome)),
+            Some(Err(oneshot::error::TryRecvError::Closed)) => Woken::Answered(None),
+            _ => Woken::Other,
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let wants_events = self.wants_events();
+        let sleep = self.sleep();
+        let Self { flights, sent, entering, tail, plans, pokes, conditions, stop, .. } = self;
+        tokio::select! {
+            Some(landed) = flights.join_next_with_id() => Woken::Landed(landed),
+            answer = async { (&mut sent.as_mut()?.reply).await.ok() }, if sent.is_some() => Woken::Answered(answer),
+            permits = async { entering.as_mut()?.await }, if entering.is_some() => Woken::Entered(permits),
+            Ok(()) = tail.changed(), if wants_events => Woken::Other,
+            Ok(()) = pokes.changed() => Woken::Poked,
+            Ok(()) = plans.changed() => { plans.mark_changed(); Woken::Other }
+            Ok(()) = conditions.changed() => Woken::Other,
+            Ok(()) = stop.changed() => Woken::Other,
+            () = tokio::time::sleep(sleep) => Woken::Other,
+        }
+    }
+
+    /// Until the next thing that time brings: a debt, a probe, a mark to write.
+    fn sleep(&self) -> Duration {
+        let now = self.scope.rooms.clock.now();
+        let taking = self.is_taking();
+        let due = self.due_at.filter(|_| taking && self.queue.debts_len() == 0);
+        let mark = self.part.moved_at.filter(|_| self.sent.is_none()).map(|at| at.plus(MARK_LINGER));
+        let probe = self.probe_at.filter(|_| taking);
+        let read = self.read_after.filter(|_| taking);
+        let at = due.into_iter().chain(mark).chain(probe).chain(read).min();
+        // Clocks count microseconds, timers milliseconds: never wake before the time has come.
+        at.map_or(LONGEST_SLEEP, |at| (at.since(now) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+    }
+}
+
+/// The lane has another owner: nothing is left to do but to be dropped with it.
+async fn lost() {
+    std::future::pending().await
+}

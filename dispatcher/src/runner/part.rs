@@ -1,0 +1,78 @@
+//! What a runner has to tell the ledger: outcomes since its last flush, and the one flush that is under way.
+
+use bellwire_ledger::{BindingFlush, DeadLetter, FlushOutcome, LogEntry, Owed};
+use bellwire_schemas::{BindingId, Seq, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::cursor::Cursor;
+
+/// Outcomes that a crash may lose, and so deliveries that it may repeat, per binding and lane, besides those in flight.
+/// The runner takes nothing on above it.
+pub const MAX_UNFLUSHED: usize = 1_000;
+/// A dead letter carries a copy of its event and weighs as much as this many lines.
+const DEAD_WEIGHT: usize = 16;
+
+/// Outcomes since the last flush.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) log: Vec<LogEntry>,
+    pub(super) owed: Vec<Owed>,
+    pub(super) settled: Vec<Seq>,
+    pub(super) dead: Vec<DeadLetter>,
+    /// Debts whose rows this part removes or replaces.
+    pub(super) released: Vec<Seq>,
+    /// Since when the cursor has moved without anything else to say.
+    pub(super) moved_at: Option<Timestamp>,
+}
+
+/// A flush that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) reply: oneshot::Receiver<FlushOutcome>,
+    pub(super) released: Vec<Seq>,
+    pub(super) next_due: Option<Timestamp>,
+    pub(super) weight: usize,
+}
+
+impl Part {
+    /// How much a crash would lose.
+    pub(super) fn weight(&self) -> usize {
+        self.log.len() + DEAD_WEIGHT * self.dead.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.log.is_empty() && self.owed.is_empty() && self.settled.is_empty() && self.dead.is_empty()
+    }
+
+    pub(super) fn moved(&mut self, now: Timestamp) {
+        self.moved_at.get_or_insert(now);
+    }
+
+    /// Takes everything out as one flush of the binding at its cursor.
+    pub(super) fn take(
+        &mut self,
+        binding: BindingId,
+        version: u64,
+        cursor: &Cursor,
+        reply: oneshot::Receiver<FlushOutcome>,
+    ) -> (BindingFlush, Sent) {
+        let sent = Sent {
+            reply,
+            released: std::mem::take(&mut self.released),
+            next_due: self.owed.iter().map(|o| o.next_at).min(),
+            weight: self.weight(),
+        };
+        let part = std::mem::take(self);
+        let flush = BindingFlush {
+            binding,
+            version,
+            mark: cursor.mark(),
+            done: cursor.done().clone(),
+            log: part.log,
+            owed: part.owed,
+            settled: part.settled,
+            dead: part.dead,
+        };
+        (flush, sent)
+    }
+}

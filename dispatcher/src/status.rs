@@ -1,0 +1,145 @@
+//! How things stand, for the status page and for explanations: read from the boards, never asked of a runner.
+
+use bellwire_ledger::Pause;
+use bellwire_schemas::{Address, BindingId, BindingName, Epoch, ErrorInfo, FunctionName, Lane, Timestamp};
+
+use crate::binding::{Binding, Held};
+use crate::handle::{Handle, lock};
+
+/// One binding now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BindingLive {
+    /// The ledger's number.
+    pub id: BindingId,
+    /// Its name.
+    pub name: BindingName,
+    /// `ok`, `paused`, `waiting`, `inactive`.
+    pub state: &'static str,
+    /// Why, when it is not `ok`: `binding-paused`, `binding-disabled`, `binding-inactive`, `function-unknown`,
+    /// `function-cannot-start`, `throttled`, `ledger-unavailable`, `cursor-span`.
+    pub reason: Option<&'static str>,
+    /// The same for people.
+    pub detail: Option<String>,
+    /// Who paused it.
+    pub pause: Option<Pause>,
+    /// Attempts in flight.
+    pub running: Vec<Address>,
+    /// Deliveries in memory that wait for a slot.
+    pub queued: usize,
+    /// Outcomes that the ledger has not confirmed.
+    pub unflushed: usize,
+    /// When the next debt is due, or the function is asked again.
+    pub next_at: Option<Timestamp>,
+}
+
+/// One function now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FunctionLive {
+    /// Its name.
+    pub name: FunctionName,
+    /// `ok`, `function-unknown`, `function-cannot-start`, `throttled`.
+    pub state: &'static str,
+    /// Since when it is not `ok`.
+    pub since: Option<Timestamp>,
+    /// When it is asked again.
+    pub until: Option<Timestamp>,
+    /// What it said.
+    pub error: Option<ErrorInfo>,
+}
+
+/// One lane now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLive {
+    /// Its number.
+    pub lane: Lane,
+    /// Under which epoch this controller owns it.
+    pub epoch: Option<Epoch>,
+}
+
+impl Handle {
+    /// All bindings that have run, the ones that left the configuration too.
+    pub fn bindings(&self) -> Vec<BindingLive> {
+        self.roster.all().values().map(|binding| live(binding)).collect()
+    }
+
+    /// One binding.
+    pub fn binding_live(&self, id: BindingId) -> Option<BindingLive> {
+        self.binding(id).map(|binding| live(&binding))
+    }
+
+    /// All functions that are defined or bound.
+    pub fn functions(&self) -> Vec<FunctionLive> {
+        let targets = lock(&self.targets).clone();
+        let face = |(name, target): (FunctionName, std::sync::Arc<crate::binding::Target>)| {
+            let wait = target.waiting();
+            let state = match &wait {
+                _ if !target.is_known() => "function-unknown",
+                Some(wait) => wait.why.as_str(),
+                None => "ok",
+            };
+            let (since, until) = (wait.as_ref().map(|w| w.since), wait.as_ref().map(|w| w.until));
+            FunctionLive { name, state, since, until, error: wait.and_then(|w| w.error) }
+        };
+        targets.into_iter().map(face).collect()
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> Vec<LaneLive> {
+        self.epochs.iter().map(|(lane, epoch)| LaneLive { lane: *lane, epoch: *epoch.borrow() }).collect()
+    }
+
+    /// Whether an attempt of this delivery is in flight.
+    pub fn is_running(&self, binding: BindingId, address: Address) -> bool {
+        let Some(binding) = self.binding(binding) else { return false };
+        binding.boards().iter().any(|(lane, board)| *lane == address.lane && board.is_running(address.seq))
+    }
+}
+
+fn live(binding: &Binding) -> BindingLive {
+    let plan = binding.plan();
+    let faces: Vec<_> = binding.boards().into_iter().map(|(lane, board)| (lane, board.face())).collect();
+    let running = faces
+        .iter()
+        .flat_map(|(lane, face)| face.running.iter().map(|seq| Address::new(*lane, *seq)))
+        .collect();
+    let wait = plan.target.waiting();
+    let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone());
+    let stalled = faces.iter().find_map(|(_, face)| face.stalled);
+    let (state, reason, detail) = match (plan.held(), &wait) {
+        (Some(Held::Inactive), _) => ("inactive", Some(Held::Inactive.as_str()), None),
+        (Some(held), _) => ("paused", Some(held.as_str()), plan.pause.as_ref().map(pause_detail)),
+        _ if trouble.is_some() => ("waiting", Some("ledger-unavailable"), trouble),
+        _ if !plan.target.is_known() => (
+            "waiting",
+            Some("function-unknown"),
+            Some(format!("no function is called `{}`", plan.target.name)),
+        ),
+        (None, Some(wait)) => {
+            ("waiting", Some(wait.why.as_str()), wait.error.as_ref().map(ErrorInfo::headline))
+        }
+        _ if stalled.is_some() => (
+            "waiting",
+            stalled,
+            Some("a delivery far behind does not end; reading on would not be safe".into()),
+        ),
+        _ => ("ok", None, None),
+    };
+    let due = faces.iter().filter_map(|(_, face)| face.next_due).min();
+    BindingLive {
+        id: binding.id,
+        name: binding.name.clone(),
+        state,
+        reason,
+        detail,
+        pause: plan.pause.clone(),
+        running,
+        queued: faces.iter().map(|(_, face)| face.queued).sum(),
+        unflushed: faces.iter().map(|(_, face)| face.unflushed).sum(),
+        next_at: wait.map_or(due, |wait| Some(wait.until)),
+    }
+}
+
+fn pause_detail(pause: &Pause) -> String {
+    let reason = if pause.reason.is_empty() { String::new() } else { format!(" (\"{}\")", pause.reason) };
+    format!("since {} by {}{reason}", pause.since, pause.by)
+}
