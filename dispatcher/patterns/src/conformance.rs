@@ -19,7 +19,10 @@ pub enum Verdict {
         actual: Value,
     },
     /// The case lacks what would be needed to judge it.
-    Skipped,
+    Skipped {
+        /// What it lacks.
+        reason: String,
+    },
 }
 
 /// The group a case is counted in: `aws` for answers recorded from AWS, `ruler` for event-ruler's matches and
@@ -37,7 +40,7 @@ pub fn group(case: &Value) -> String {
 /// Judges a case by its pattern and event alone.
 pub fn judge(case: &Value) -> Verdict {
     let Some(pattern) = pattern(case) else {
-        return Verdict::Skipped;
+        return Verdict::Skipped { reason: "the case has no pattern".into() };
     };
     let invalid = case["invalid_pattern"].as_bool().unwrap_or(false);
     let expected_match = case["match"].as_bool().filter(|_| !invalid && has_event(case));
