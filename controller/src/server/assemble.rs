@@ -1,6 +1,5 @@
 //! The only wiring: reads top to bottom as the flow. Ledger, feed, workers, dispatcher, intake, doors.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bellwire_config::Mode;
 use bellwire_connectors::{Intake, Limits};
-use bellwire_dispatcher::{Dispatcher, DispatcherParts};
+use bellwire_dispatcher::{Configuration, Handle, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{BindingRecord, Feed, Ledger};
 use bellwire_schemas::api::Listen;
@@ -64,15 +63,14 @@ pub async fn assemble(
         dev: mode == Mode::Dev,
         ..WorkersConfig::default()
     })?);
-    let dispatcher = Dispatcher::start(DispatcherParts {
+    let dispatcher = Handle::start(Rooms {
         feed: Arc::clone(&feed),
         invoker: Arc::clone(&workers) as _,
         clock: clock.clone(),
         controller: ControllerId(Uuid::now_v7()),
         live: live.clone(),
         seed: rand::random(),
-    })
-    .await?;
+    });
     let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), limits(&settings)));
     let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
     let (admin_listener, admin_address) = doors::bind(&settings.admin, "admin").await?;
@@ -117,8 +115,14 @@ pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
     app.workers.apply(functions.clone());
     let records = bindings.iter().map(record).collect();
     let records = app.ledger().declare_bindings(records, app.clock.now()).await.context("declare the bindings")?;
-    let functions: HashMap<_, _> = functions.into_iter().map(|f| (f.name.clone(), f)).collect();
-    app.dispatcher.apply(bindings.into_iter().zip(records).collect(), functions).await;
+    let declared = app.declared();
+    app.dispatcher
+        .apply(Configuration {
+            bindings: bindings.into_iter().zip(records).collect(),
+            functions: declared.functions.clone(),
+            kinds: declared.kinds.clone(),
+        })
+        .await?;
     app.intake.apply(sources).await.map_err(|error| anyhow::anyhow!("{error}")).context("open the sources")
 }
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use bellwire_dispatcher::shape;
+use bellwire_dispatcher::shape::{self, Receiver};
 use bellwire_ledger::Ledger;
 use bellwire_schemas::FunctionName;
 use bellwire_schemas::api::{FunctionStatus, InvocationRequest, InvocationView, List};
@@ -32,20 +32,21 @@ pub async fn invoke(
     Json(request): Json<InvocationRequest>,
 ) -> Result<Json<InvocationView>, Problem> {
     let name = FunctionName::new(name);
-    let format = app.function(&name).map(|f| f.format).ok_or_else(|| unknown(name.as_str()))?;
+    let spec = app.function(&name).ok_or_else(|| unknown(name.as_str()))?;
+    let (format, receiver) = (spec.format, Receiver::of(&spec.target));
     let id = Uuid::now_v7().to_string();
     let shaped = match request {
         InvocationRequest { event: Some(event), address: None, sample: None } => shape::constant(&event),
         InvocationRequest { event: None, address: Some(address), sample: None } => {
             let stored = app.ledger().event(address).await?;
             let stored = stored.ok_or_else(|| Problem::not_found(format!("no event lies at {address}")))?;
-            shape::shape(&stored, app.source_kind(&stored.source), format)
+            shape::shape(&stored, app.source_kind(&stored.source), format, receiver)
         }
         InvocationRequest { event: None, address: None, sample: Some(kind) } => {
             let stored = app.intake.sample_event(&kind).ok_or_else(|| {
                 Problem::bad_request(format!("`{kind}` has no sample: s3, schedule, webhook or topic")).pointer("/sample")
             })?;
-            shape::shape(&stored, Some(kind.as_str()), format)
+            shape::shape(&stored, Some(kind.as_str()), format, receiver)
         }
         _ => return Err(Problem::bad_request("give exactly one of event, address and sample")),
     };

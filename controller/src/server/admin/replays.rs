@@ -86,7 +86,7 @@ pub async fn change(
     State(app): State<Shared>,
     Path((id, verb)): Path<(String, String)>,
 ) -> Result<Json<ReplayView>, Problem> {
-    let mut record = find(&app, &id).await?;
+    let record = find(&app, &id).await?;
     let state = match verb.as_str() {
         "pause" => ReplayState::Paused,
         "resume" => ReplayState::Running,
@@ -97,10 +97,8 @@ pub async fn change(
         let detail = format!("replay {id} is {} already", word(record.state));
         return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
     }
-    record.state = state;
-    app.ledger().save_replay(&record, &[]).await?;
-    app.dispatcher.poke();
-    Ok(Json(view(record)))
+    let changed = app.dispatcher.change_replay(&record.id, state).await?;
+    Ok(Json(view(changed.unwrap_or(record))))
 }
 
 async fn find(app: &Shared, id: &str) -> Result<ReplayRecord, Problem> {

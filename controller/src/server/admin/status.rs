@@ -78,20 +78,20 @@ fn bindings(
     records: &[BindingRecord],
     totals: &BTreeMap<bellwire_schemas::BindingId, BindingTotals>,
 ) -> Vec<BindingStatus> {
-    let live: BTreeMap<_, _> = app.dispatcher.status().into_iter().map(|b| (b.name.clone(), b)).collect();
+    let live: BTreeMap<_, _> = app.dispatcher.bindings().into_iter().map(|b| (b.id, b)).collect();
     let none = BindingTotals::default();
     records
         .iter()
         .map(|record| {
             let totals = totals.get(&record.id).unwrap_or(&none);
             let ended = |state: FinalState| totals.ended.get(&state).copied().unwrap_or(0);
-            let live = live.get(&record.name);
+            let live = live.get(&record.id);
             let state = match live {
                 Some(live) => live.state.to_string(),
                 None if record.active => "waiting".into(),
                 None => "inactive".into(),
             };
-            let running = live.map_or(0, |l| l.running as u64);
+            let running = live.map_or(0, |l| l.running.len() as u64);
             BindingStatus {
                 name: record.name.clone(),
                 source: record.source.clone(),
@@ -147,7 +147,7 @@ pub fn target(target: &Target) -> String {
 }
 
 async fn lanes(app: &App) -> Result<Vec<LaneStatus>, Problem> {
-    let owned = app.dispatcher.lanes();
+    let owned: BTreeMap<_, _> = app.dispatcher.lanes().into_iter().map(|l| (l.lane, l.epoch)).collect();
     let mut lanes = Vec::new();
     for lane in 1..=app.ledger().lanes() {
         let epoch = owned.get(&Lane(lane)).copied().flatten();
