@@ -13,8 +13,37 @@ use super::{BATCH, CloudEventError, Mode, STRUCTURED, is_attribute_name};
 use crate::event::is_json;
 use crate::{Event, Timestamp};
 
-/// Prefix of attribute headers.
-const PREFIX: &str = "ce-";
+/// The protocols whose binary mode differs in how attributes are spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// `ce-` headers, values percent-encoded.
+    Http,
+    /// `ce_` headers, values plain UTF-8.
+    Kafka,
+    /// `cloudEvents:` or `cloudEvents_` application properties, values plain text.
+    Amqp,
+}
+
+impl Binding {
+    fn attribute(self, name: &str) -> Option<&str> {
+        let prefixes: &[&str] = match self {
+            Self::Http => &["ce-"],
+            Self::Kafka => &["ce_"],
+            Self::Amqp => &["cloudevents:", "cloudevents_"],
+        };
+        prefixes.iter().find_map(|prefix| {
+            let (head, rest) = name.split_at_checked(prefix.len())?;
+            head.eq_ignore_ascii_case(prefix).then_some(rest)
+        })
+    }
+
+    fn value(self, value: &[u8]) -> Result<String, String> {
+        match self {
+            Self::Http => decode_header_value(value),
+            Self::Kafka | Self::Amqp => String::from_utf8(value.to_vec()).map_err(|e| e.to_string()),
+        }
+    }
+}
 
 /// What a message held.
 #[derive(Debug)]
@@ -25,15 +54,20 @@ pub enum Decoded {
     Many(Vec<Result<Event, CloudEventError>>),
 }
 
-/// The mode of a message, or `None` when it is no CloudEvent: the content type decides, then `ce-specversion`.
-pub fn mode<'a>(content_type: Option<&str>, mut header_names: impl Iterator<Item = &'a str>) -> Option<Mode> {
+/// The mode of a message, or `None` when it is no CloudEvent: the content type decides, then the version attribute.
+pub fn mode<'a>(
+    binding: Binding,
+    content_type: Option<&str>,
+    mut header_names: impl Iterator<Item = &'a str>,
+) -> Option<Mode> {
     let essence = content_type.map(essence).unwrap_or_default();
     if essence == BATCH || essence.starts_with("application/cloudevents-batch") {
         Some(Mode::Batch)
     } else if essence.starts_with("application/cloudevents") {
         Some(Mode::Structured)
     } else {
-        header_names.any(|name| name.eq_ignore_ascii_case("ce-specversion")).then_some(Mode::Binary)
+        let says = |name| binding.attribute(name).is_some_and(|a| a.eq_ignore_ascii_case("specversion"));
+        header_names.any(says).then_some(Mode::Binary)
     }
 }
 
@@ -42,13 +76,18 @@ pub fn mode<'a>(content_type: Option<&str>, mut header_names: impl Iterator<Item
 ///
 /// # Errors
 /// When the message says it is a CloudEvent and breaks the specification.
-pub fn decode(headers: &[(&str, &[u8])], body: &Bytes) -> Result<Option<Decoded>, CloudEventError> {
+pub fn decode(
+    binding: Binding,
+    headers: &[(&str, &[u8])],
+    body: &Bytes,
+) -> Result<Option<Decoded>, CloudEventError> {
     let content_type = headers
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
         .map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
     let content_type = content_type.as_deref();
-    let Some(mode) = mode(content_type, headers.iter().map(|(name, _)| *name)) else { return Ok(None) };
+    let names = headers.iter().map(|(name, _)| *name);
+    let Some(mode) = mode(binding, content_type, names) else { return Ok(None) };
     if mode != Mode::Binary {
         let essence = content_type.map(essence).unwrap_or_default();
         if essence != STRUCTURED && essence != BATCH {
@@ -56,29 +95,34 @@ pub fn decode(headers: &[(&str, &[u8])], body: &Bytes) -> Result<Option<Decoded>
         }
     }
     Ok(Some(match mode {
-        Mode::Binary => Decoded::One(Box::new(decode_binary(headers, body)?)),
+        Mode::Binary => Decoded::One(Box::new(decode_binary(binding, headers, body)?)),
         Mode::Structured => Decoded::One(Box::new(decode_structured(body)?)),
         Mode::Batch => Decoded::Many(decode_batch(body)?),
     }))
 }
 
-/// Decodes binary mode: attributes from `ce-` headers, the content type and the body kept as they are.
+/// Decodes binary mode: attributes from headers or properties, the content type and the body kept as they are.
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_binary(headers: &[(&str, &[u8])], body: &Bytes) -> Result<Event, CloudEventError> {
+pub fn decode_binary(
+    binding: Binding,
+    headers: &[(&str, &[u8])],
+    body: &Bytes,
+) -> Result<Event, CloudEventError> {
     let mut attributes = BTreeMap::new();
     let mut content_type = None;
     for (name, value) in headers {
-        let name = name.to_ascii_lowercase();
-        if name == "content-type" {
-            let text =
-                std::str::from_utf8(value).map_err(|e| CloudEventError::value(&name, e.to_string()))?;
+        if name.eq_ignore_ascii_case("content-type") {
+            let text = std::str::from_utf8(value).map_err(|e| CloudEventError::value(name, e.to_string()))?;
             content_type = Some(text.trim().to_owned());
-        } else if let Some(attribute) = name.strip_prefix(PREFIX) {
-            let text = decode_header_value(value).map_err(|p| CloudEventError::value(attribute, p))?;
-            if attributes.insert(attribute.to_owned(), Value::String(text)).is_some() {
-                return Err(CloudEventError::value(attribute, "header is given twice"));
+        } else if let Some(attribute) = binding.attribute(name) {
+            // Header names have no case in HTTP; elsewhere a capital breaks the naming rule and is caught below.
+            let attribute =
+                if binding == Binding::Http { attribute.to_ascii_lowercase() } else { attribute.to_owned() };
+            let text = binding.value(value).map_err(|p| CloudEventError::value(&attribute, p))?;
+            if attributes.insert(attribute.clone(), Value::String(text)).is_some() {
+                return Err(CloudEventError::value(&attribute, "is given twice"));
             }
         }
     }
@@ -111,7 +155,10 @@ pub fn decode_batch(body: &Bytes) -> Result<Vec<Result<Event, CloudEventError>>,
     Ok(items.into_iter().map(|item| decode_structured(&body.slice_ref(item.get().as_bytes()))).collect())
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, CloudEventError> {
+fn parse<'a, T: serde::Deserialize<'a>>(
+    body: &'a [u8],
+    expected: &'static str,
+) -> Result<T, CloudEventError> {
     serde_json::from_slice(body).map_err(|e| CloudEventError::Body { expected, problem: e.to_string() })
 }
 
@@ -164,8 +211,7 @@ fn event_of(mut attributes: BTreeMap<String, Value>) -> Result<Event, CloudEvent
         Some(version) => return Err(CloudEventError::Version(version)),
         None => return Err(CloudEventError::Missing("specversion")),
     }
-    let mut required =
-        |name| text(&mut attributes, name)?.ok_or(CloudEventError::Missing(name));
+    let mut required = |name| text(&mut attributes, name)?.ok_or(CloudEventError::Missing(name));
     let (id, source, kind) = (required("id")?, required("source")?, required("type")?);
     let time = text(&mut attributes, "time")?.unwrap_or_default();
     if !time.is_empty() {

@@ -27,7 +27,8 @@ pub fn decode_header_value(value: &[u8]) -> Result<String, String> {
             }
         }
     }
-    String::from_utf8(out).map_err(|e| format!("value is not UTF-8 after percent-decoding: {}", e.utf8_error()))
+    String::from_utf8(out)
+        .map_err(|e| format!("value is not UTF-8 after percent-decoding: {}", e.utf8_error()))
 }
 
 /// Writes a header value: everything but printable ASCII, and space, double quote and percent, becomes `%XX`.

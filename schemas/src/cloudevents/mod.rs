@@ -1,4 +1,4 @@
-//! CloudEvents 1.0 on HTTP: requests into events, events into requests.
+//! CloudEvents 1.0: messages into events, events into HTTP requests.
 //!
 //! Pure: bytes and header pairs in, [`Event`] out, and back. It neither invents ids nor fills in times, and it never
 //! re-serialises a payload that it can keep. Which door accepts which mode is decided elsewhere. Read [`decode`]
@@ -11,7 +11,7 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Decoded, decode, decode_batch, decode_binary, decode_structured, mode};
+pub use decode::{Binding, Decoded, decode, decode_batch, decode_binary, decode_structured, mode};
 pub use encode::{encode_batch, encode_binary, encode_structured};
 pub use header::{decode_header_value, encode_header_value};
 

@@ -7,7 +7,7 @@ use crate::Event;
 
 fn one(headers: &[(&str, &str)], body: &str) -> Result<Event, CloudEventError> {
     let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
-    match decode(&headers, &Bytes::from(body.to_owned()))?.expect("a CloudEvent") {
+    match decode(Binding::Http, &headers, &Bytes::from(body.to_owned()))?.expect("a CloudEvent") {
         Decoded::One(event) => Ok(*event),
         Decoded::Many(_) => panic!("a batch"),
     }
@@ -92,9 +92,26 @@ fn a_batch_judges_each_item_by_itself() {
 
 #[test]
 fn unknown_formats_and_plain_messages_are_told_apart() {
-    assert!(decode(&[("content-type", b"application/json")], &Bytes::new()).unwrap().is_none());
-    let avro = decode(&[("content-type", b"application/cloudevents+avro")], &Bytes::new());
+    assert!(
+        decode(Binding::Http, &[("content-type", b"application/json")], &Bytes::new()).unwrap().is_none()
+    );
+    let avro = decode(Binding::Http, &[("content-type", b"application/cloudevents+avro")], &Bytes::new());
     assert!(matches!(avro, Err(CloudEventError::Format(f)) if f == "application/cloudevents+avro"));
+}
+
+#[test]
+fn kafka_and_amqp_spell_attributes_their_own_way() {
+    let body = Bytes::from_static(b"{}");
+    for (binding, prefix) in
+        [(Binding::Kafka, "ce_"), (Binding::Amqp, "cloudEvents:"), (Binding::Amqp, "cloudEvents_")]
+    {
+        let names = ["specversion", "id", "source", "type"].map(|name| format!("{prefix}{name}"));
+        let mut headers: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"a%20b"[..])).collect();
+        headers[0].1 = b"1.0";
+        let Ok(Some(Decoded::One(event))) = decode(binding, &headers, &body) else { panic!("{prefix}") };
+        assert_eq!(event.id, "a%20b");
+        assert!(decode(Binding::Http, &headers, &body).unwrap().is_none());
+    }
 }
 
 #[test]
@@ -160,7 +177,7 @@ proptest! {
 
         let (headers, body) = encode_binary(&event);
         let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-        let back = decode_binary(&headers, &body).unwrap();
+        let back = decode_binary(Binding::Http, &headers, &body).unwrap();
         prop_assert_eq!(&back.data, &event.data);
         prop_assert_eq!(Event { data: None, ..back }, Event { data: None, ..event.clone() });
 
@@ -175,7 +192,7 @@ proptest! {
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let headers = [("content-type", kind.as_bytes()), ("ce-specversion", b"1.0"), ("ce-id", &header)];
-        let _ = decode(&headers, &Bytes::from(body));
+        let _ = decode(Binding::Http, &headers, &Bytes::from(body));
     }
 
     #[test]

@@ -1,0 +1,317 @@
+//! The shared intake: the one object through which the controller runs all sources.
+//!
+//! [`Intake::handle`] takes one HTTP request to its answer; [`Intake::apply`] makes a new configuration run, leaving
+//! unchanged sources alone. It owns the queue of the doors (`inbox.rs`) and one loop per pull source (`pump.rs`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bellwire_ledger::{Feed, StoredEvent};
+use bellwire_schemas::api::{SendItem, SendRequest};
+use bellwire_schemas::live::Fact;
+use bellwire_schemas::service::SourceSpec;
+use bellwire_schemas::{Clock, SourceName};
+use http::StatusCode;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::appender::Appender;
+use crate::inbox::{self, Inbox};
+use crate::meter::Meter;
+use crate::refusals::Refusals;
+use crate::registry::{self, Auth, HOOKS, S3, TOPICS, Table};
+use crate::{Admitted, DoorRequest, DoorResponse, Refused, SourceReport, pump, samples};
+
+mod answer;
+
+/// How often refusals are noted in the ledger.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// The bounds of intake.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest event, in bytes (`limits.event_size`).
+    pub event_bytes: usize,
+    /// Bytes of requests that may wait for the ledger before doors say 429 (`limits.memory`).
+    pub memory_bytes: usize,
+    /// Requests that may wait.
+    pub queue_requests: usize,
+    /// Events of one append (design section 4: about 1,000).
+    pub batch_events: usize,
+    /// Bytes of one append (design section 4: about 1 MiB).
+    pub batch_bytes: usize,
+    /// How long a request waits for its commit before it is told 503. GitHub gives up after 10 s.
+    pub answer_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes: 1 << 20,
+            memory_bytes: 256 << 20,
+            queue_requests: 4_096,
+            batch_events: 1_000,
+            batch_bytes: 1 << 20,
+            answer_within: Duration::from_secs(9),
+        }
+    }
+}
+
+/// Who must check a request before its body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The door itself does, by signature.
+    Door,
+    /// The HTTP server: `Authorization: Bearer` with a token that may publish. `HEAD` needs none.
+    Token,
+}
+
+/// A configuration that cannot run; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct ApplyError(
+    /// Everything that is wrong.
+    pub Vec<String>,
+);
+
+/// All sources of this process.
+pub struct Intake {
+    appender: Arc<Appender>,
+    limits: Limits,
+    table: RwLock<Arc<Table>>,
+    inbox: std::sync::Mutex<Option<Inbox>>,
+    refusals: Arc<Refusals>,
+    pulls: tokio::sync::Mutex<HashMap<SourceName, Pull>>,
+    stop: CancellationToken,
+    stopping: AtomicBool,
+    tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A running pull source.
+struct Pull {
+    spec: Arc<SourceSpec>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Intake {
+    /// Starts the intake without any source. Needs a tokio runtime.
+    pub fn new(feed: Arc<Feed>, live: broadcast::Sender<Fact>, clock: Clock, limits: Limits) -> Self {
+        let meter = Arc::new(Meter::default());
+        let appender = Arc::new(Appender { feed, clock, live, meter, turn: AtomicU64::new(0) });
+        let (inbox, queue) = Inbox::new(&limits);
+        let refusals = Arc::new(Refusals::default());
+        let stop = CancellationToken::new();
+        let tasks = vec![
+            tokio::spawn(inbox::run(queue, appender.clone(), limits.clone())),
+            tokio::spawn(note_refusals(refusals.clone(), appender.clone(), stop.clone())),
+        ];
+        Self {
+            appender,
+            limits,
+            table: RwLock::default(),
+            inbox: std::sync::Mutex::new(Some(inbox)),
+            refusals,
+            pulls: tokio::sync::Mutex::default(),
+            stop,
+            stopping: AtomicBool::new(false),
+            tasks: tokio::sync::Mutex::new(tasks),
+        }
+    }
+
+    /// Makes these sources run, and no others. Unchanged ones go on undisturbed; removed and changed pull sources
+    /// finish or release their batch first.
+    ///
+    /// # Errors
+    /// When a source cannot be opened; then nothing changes.
+    pub async fn apply(&self, sources: Vec<SourceSpec>) -> Result<(), ApplyError> {
+        let table = Arc::new(Table::open(sources).map_err(ApplyError)?);
+        let mut pulls = self.pulls.lock().await;
+        if self.stopping.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        *self.table.write().expect("no code panics while it holds this lock") = table.clone();
+        let keep = |name: &SourceName, pull: &Pull| table.source(name).is_some_and(|spec| *spec == pull.spec);
+        let old: Vec<SourceName> =
+            pulls.iter().filter(|(name, pull)| !keep(name, pull)).map(|(name, _)| name.clone()).collect();
+        for name in old {
+            if let Some(pull) = pulls.remove(&name) {
+                pull.stop.cancel();
+                // The task ends by itself once told; a panic in it ended the source already.
+                let _ = pull.task.await;
+            }
+        }
+        for (name, timer) in &table.timers {
+            let Some(spec) = table.source(name).filter(|s| s.enabled && !pulls.contains_key(name)) else {
+                continue;
+            };
+            let feed = &self.appender.feed;
+            let connector = registry::connect(timer, feed.ledger().clone(), self.appender.clock.clone());
+            let stop = self.stop.child_token();
+            let run =
+                pump::run(connector, name.clone(), self.appender.clone(), self.limits.clone(), stop.clone());
+            pulls.insert(name.clone(), Pull { spec: spec.clone(), stop, task: tokio::spawn(run) });
+        }
+        Ok(())
+    }
+
+    /// Whether anything takes events in at a path, and who checks the caller. Asked before the body is read.
+    pub fn route(&self, path: &str) -> Option<Route> {
+        let auth = self.table().entrance(path)?.auth;
+        Some(if auth == Auth::Token { Route::Token } else { Route::Door })
+    }
+
+    /// Takes one request to its answer; a 202 is sent after the commit. The body must be bounded, and the caller
+    /// checked where [`Intake::route`] says so.
+    pub async fn handle(&self, request: DoorRequest) -> DoorResponse {
+        let table = self.table();
+        let Some(entrance) = table.entrance(&request.path) else {
+            let detail = format!("nothing takes events in at {}", request.path);
+            self.refuse(&request.path, "not-found", request.peer).await;
+            return Refused::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+        };
+        match entrance.door.admit(&request, self.appender.clock.now()) {
+            Ok(Admitted::Reply(reply)) => reply,
+            Ok(Admitted::Parcels(parcels)) => self.store(parcels, request.peer).await,
+            Err(refused) => {
+                self.note_refused(&entrance.name, refused.code, &refused.detail, request.peer);
+                refused.response()
+            }
+        }
+    }
+
+    /// Notes a request that the HTTP server refused before its body was read.
+    #[allow(clippy::unused_async, reason = "notes may become writes; callers already await")]
+    pub async fn refuse(&self, path: &str, code: &'static str, peer: Option<SocketAddr>) {
+        let table = self.table();
+        let name = match table.entrance(path) {
+            Some(entrance) => entrance.name.as_str(),
+            // What a stranger typed is not kept: the prefix says enough.
+            None => [HOOKS, TOPICS, S3].into_iter().find(|p| path.starts_with(p)).unwrap_or("/"),
+        };
+        self.note_refused(name, code, code, peer);
+    }
+
+    /// Sends one event by hand through a source's own door: the given data, or the kind's sample; webhooks are
+    /// signed with the source's own secret, a schedule ticks now. `None` when there is no such source.
+    ///
+    /// # Errors
+    /// When the door refuses the request as a whole.
+    pub async fn send(
+        &self,
+        source: &SourceName,
+        request: &SendRequest,
+    ) -> Result<Option<Vec<SendItem>>, Refused> {
+        let now = self.appender.clock.now();
+        let Some(spec) = self.table().source(source).cloned() else { return Ok(None) };
+        let response = match samples::request_for(&spec, request, now) {
+            Some(request) => self.handle(request).await,
+            None => self.tick_now(source).await,
+        };
+        answer::items_of(response).map(Some)
+    }
+
+    /// Lets a schedule tick now, by hand, beside its own ticks.
+    pub async fn tick_now(&self, source: &SourceName) -> DoorResponse {
+        let table = self.table();
+        let (Some(timer), Some(spec)) = (table.timers.get(source), table.source(source)) else {
+            let detail = format!("`{source}` is no schedule");
+            return Refused::new(StatusCode::NOT_FOUND, "not-found", detail).response();
+        };
+        let draft = timer.envelope(self.appender.clock.now());
+        let content = crate::Content::Event(Box::new(draft));
+        self.store(vec![crate::Parcel { source: spec.clone(), content }], None).await
+    }
+
+    /// A stored event as the first sample of a kind would be, for a function called by hand; never stored.
+    pub fn sample_event(&self, kind: &str) -> Option<StoredEvent> {
+        samples::sample_event(kind, self.appender.clock.now())
+    }
+
+    /// Every source, in the order of the configuration.
+    pub fn status(&self) -> Vec<SourceReport> {
+        let table = self.table();
+        let now = self.appender.clock.now();
+        let report = |spec: &Arc<SourceSpec>| {
+            let gauge = self.appender.meter.read(&spec.name);
+            let next_tick = table.timers.get(&spec.name).and_then(|timer| timer.next_after(now));
+            let entrance = match next_tick {
+                Some(tick) => format!("next {tick}"),
+                None => registry::entrance_of(spec),
+            };
+            let (state, reason, since) = match gauge.failing {
+                _ if !spec.enabled => ("paused", Some("enabled: false".to_owned()), None),
+                Some((reason, since)) => ("failing", Some(reason), Some(since)),
+                None => ("ok", None, None),
+            };
+            let name = spec.name.clone();
+            let kind = spec.kind.word();
+            SourceReport { name, kind, state, reason, since, entrance, next_tick, counts: gauge.counts }
+        };
+        table.sources.iter().map(report).collect()
+    }
+
+    /// Stops: doors answer 503, connectors finish or release their batch, waiting requests are committed, refusals
+    /// noted. What is not done after `grace` is dropped unacknowledged.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.stop.cancel();
+        drop(self.inbox.lock().expect("no code panics while it holds this lock").take());
+        let end = tokio::time::Instant::now() + grace;
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().await);
+        tasks.extend(self.pulls.lock().await.drain().map(|(_, pull)| pull.task));
+        for mut task in tasks {
+            if tokio::time::timeout_at(end, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.table.read().expect("no code panics while it holds this lock").clone()
+    }
+
+    fn inbox(&self) -> Option<Inbox> {
+        self.inbox.lock().expect("no code panics while it holds this lock").clone()
+    }
+
+    fn note_refused(&self, name: &str, code: &'static str, detail: &str, peer: Option<SocketAddr>) {
+        let now = self.appender.clock.now();
+        let source = SourceName::new(name);
+        self.refusals.add(name, code, peer, now);
+        self.appender.meter.count(&source, |counts| {
+            counts.received += 1;
+            counts.refused += 1;
+        });
+        let fact =
+            Fact::NotAccepted { at: now, source, arrival: "refused".into(), detail: detail.to_owned() };
+        // Nobody listening is fine: a fact is only news.
+        let _ = self.appender.live.send(fact);
+    }
+}
+
+async fn note_refusals(refusals: Arc<Refusals>, appender: Arc<Appender>, stop: CancellationToken) {
+    loop {
+        let stopped = tokio::select! {
+            () = stop.cancelled() => true,
+            () = tokio::time::sleep(NOTE_EVERY) => false,
+        };
+        refusals.flush(appender.feed.ledger().as_ref()).await;
+        if stopped {
+            return;
+        }
+    }
+}
+
+/// Reads a member of an answer's body.
+fn member<'a>(body: &'a Option<Value>, name: &str) -> Option<&'a Value> {
+    body.as_ref()?.get(name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The shared loop of pull connectors: receive, append, confirm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_schemas::{SourceName, crash_point};
+use tokio_util::sync::CancellationToken;
+
+use crate::appender::{Appender, CommitError, Item, Lot, Patience};
+use crate::contract::{Batch, Connector, Limit, Parcel, Release};
+use crate::intake::Limits;
+use crate::rules::{Ruled, quarantine, rule};
+
+/// Pauses after a failure of the upstream or the ledger: doubling between these bounds.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs a connector until told to stop; a batch in flight is finished or released first.
+pub(crate) async fn run(
+    mut connector: Box<dyn Connector>,
+    source: SourceName,
+    appender: Arc<Appender>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let limit = Limit { items: limits.batch_events, bytes: limits.batch_bytes };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            received = connector.receive(limit) => received,
+        };
+        let error = match received {
+            Ok(batch) => step(connector.as_mut(), batch, &source, &appender, &limits, &stop).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let Err(error) = error else {
+            pause = FIRST_PAUSE;
+            continue;
+        };
+        tracing::warn!(%source, %error, "intake pauses");
+        appender.meter.failing(&source, error, appender.clock.now());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn step(
+    connector: &mut dyn Connector,
+    batch: Batch,
+    source: &SourceName,
+    appender: &Appender,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<(), String> {
+    crash_point("source.recv");
+    let Batch { receipt, parcels, positions } = batch;
+    let now = appender.clock.now();
+    let items = parcels.into_iter().map(|parcel| durable(parcel, limits.event_bytes, now)).collect();
+    let lot = Lot { items, positions };
+    match appender.commit(&lot, &Patience::Stopped(stop.clone())).await.whole() {
+        Ok(committed) => {
+            connector.confirm(receipt, &committed).await.map_err(|e| e.to_string())?;
+            crash_point("source.ack");
+            appender.meter.healthy(source);
+            Ok(())
+        }
+        Err(CommitError::Conflict(why)) => {
+            tracing::info!(%source, %why, "another intake got ahead");
+            connector.release(receipt, Release::Conflict).await;
+            Ok(())
+        }
+        Err(CommitError::Stopped) => {
+            connector.release(receipt, Release::Stopping).await;
+            Ok(())
+        }
+        Err(error) => {
+            connector.release(receipt, Release::Failed(error.to_string())).await;
+            Err(error.to_string())
+        }
+    }
+}
+
+/// Nobody waits for an answer here, so what a door would refuse is kept in quarantine.
+fn durable(mut parcel: Parcel, event_bytes: usize, now: bellwire_schemas::Timestamp) -> Item {
+    if let crate::Content::Event(draft) = &mut parcel.content {
+        draft.keep_bad = true;
+    }
+    match rule(parcel, event_bytes, now) {
+        Ruled::Event(ready) => Item::Event(ready),
+        Ruled::Quarantine(kept) => Item::Quarantine(kept),
+        Ruled::Refused { source, code, detail, .. } => Item::Quarantine(quarantine(
+            &source,
+            format!("{code}: {detail}"),
+            bytes::Bytes::new(),
+            "{}".into(),
+        )),
+    }
+}

@@ -1,0 +1,131 @@
+//! The kinds of source, one line each, and the table of entrances they make.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bellwire_ledger::Ledger;
+use bellwire_schemas::service::{SourceKind, SourceSpec};
+use bellwire_schemas::{Clock, SourceName};
+
+use crate::{Connector, Door, object_store, timer, topic, webhook};
+
+/// Path prefix of webhooks.
+pub(crate) const HOOKS: &str = "/hooks";
+/// Path prefix of topics.
+pub(crate) const TOPICS: &str = "/topics";
+/// Path of object-store notifications.
+pub(crate) const S3: &str = "/s3";
+
+/// What a source opens.
+pub(crate) enum Opened {
+    /// A door of its own.
+    Door { path: String, auth: Auth, door: Arc<dyn Door> },
+    /// A share of the object-store door.
+    Bucket,
+    /// A connector that is asked.
+    Pull(Arc<timer::Timer>),
+}
+
+/// Who checks a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Auth {
+    /// The door itself, by signature.
+    Door,
+    /// The HTTP server, by a token with the role `publish`.
+    Token,
+}
+
+/// Opens a source; the line of its kind says how.
+pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
+    match &spec.kind {
+        SourceKind::Topic { topic } => topic::open(spec, topic),
+        SourceKind::Webhook(webhook) => webhook::open(spec, webhook),
+        SourceKind::S3 { .. } => Ok(Opened::Bucket),
+        SourceKind::Schedule(schedule) => timer::open(spec, schedule),
+    }
+}
+
+/// All sources of a configuration, opened.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// The sources in the order of the configuration.
+    pub(crate) sources: Vec<Arc<SourceSpec>>,
+    /// Doors by path.
+    pub(crate) entrances: HashMap<String, Entrance>,
+    /// Timers by source.
+    pub(crate) timers: BTreeMap<SourceName, Arc<timer::Timer>>,
+}
+
+/// A door and what is known of it.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    /// The source, or the path of a door that several share.
+    pub(crate) name: String,
+    pub(crate) auth: Auth,
+    pub(crate) door: Arc<dyn Door>,
+}
+
+impl Table {
+    /// Opens all sources; all that is wrong comes at once.
+    pub(crate) fn open(specs: Vec<SourceSpec>) -> Result<Self, Vec<String>> {
+        let mut table = Self { sources: specs.into_iter().map(Arc::new).collect(), ..Self::default() };
+        let mut wrong = Vec::new();
+        let mut buckets = Vec::new();
+        for (index, spec) in table.sources.iter().enumerate() {
+            if table.sources[..index].iter().any(|other| other.name == spec.name) {
+                wrong.push(format!("source `{}` is declared twice", spec.name));
+                continue;
+            }
+            match open(spec) {
+                Ok(Opened::Door { path, auth, door }) => {
+                    let entrance = Entrance { name: spec.name.to_string(), auth, door };
+                    if let Some(other) = table.entrances.insert(path.clone(), entrance) {
+                        wrong.push(format!(
+                            "sources `{}` and `{}` share the path {path}",
+                            other.name, spec.name
+                        ));
+                    }
+                }
+                Ok(Opened::Bucket) => buckets.push(spec.clone()),
+                Ok(Opened::Pull(timer)) => {
+                    table.timers.insert(spec.name.clone(), timer);
+                }
+                Err(error) => wrong.push(format!("source `{}`: {error}", spec.name)),
+            }
+        }
+        if !buckets.is_empty() {
+            let door = Arc::new(object_store::StoreDoor::new(&buckets));
+            table.entrances.insert(S3.into(), Entrance { name: S3.into(), auth: Auth::Token, door });
+        }
+        if wrong.is_empty() { Ok(table) } else { Err(wrong) }
+    }
+
+    /// The door at a path; a trailing slash is forgiven.
+    pub(crate) fn entrance(&self, path: &str) -> Option<&Entrance> {
+        self.entrances.get(path).or_else(|| self.entrances.get(path.strip_suffix('/')?))
+    }
+
+    /// A source by name.
+    pub(crate) fn source(&self, name: &SourceName) -> Option<&Arc<SourceSpec>> {
+        self.sources.iter().find(|spec| spec.name == *name)
+    }
+}
+
+/// Starts the connector of a pull source.
+pub(crate) fn connect(
+    timer: &Arc<timer::Timer>,
+    ledger: Arc<dyn Ledger>,
+    clock: Clock,
+) -> Box<dyn Connector> {
+    Box::new(timer::TimerConnector::new(timer.clone(), ledger, clock))
+}
+
+/// Where events of a source enter, for people.
+pub(crate) fn entrance_of(spec: &SourceSpec) -> String {
+    match &spec.kind {
+        SourceKind::Topic { topic } => format!("POST {TOPICS}/{topic}"),
+        SourceKind::Webhook(webhook) => format!("POST {HOOKS}{}", webhook.path),
+        SourceKind::S3 { .. } => format!("POST {S3}"),
+        SourceKind::Schedule(_) => "schedule".to_owned(),
+    }
+}
