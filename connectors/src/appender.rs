@@ -189,7 +189,6 @@ impl Appender {
         let append = self.build(items, positions);
         let mut pause = FIRST_PAUSE;
         loop {
-            crash_point("append.before");
             let error = match self.feed.append(append.clone()).await {
                 Ok(appended) => {
                     crash_point("append.after_commit_before_ack");
@@ -203,15 +202,16 @@ impl Appender {
                 self.sources(items, |source| self.meter.failing(source, error.to_string(), now));
             }
             let text = error.to_string();
+            if pause == FIRST_PAUSE {
+                tracing::warn!(error = %text, events = items.len(), "the ledger does not take an append");
+            }
             match error {
                 Error::Unavailable(_) => {}
                 Error::Full(_) if matches!(patience, Patience::Stopped(_)) => pause = LONGEST_PAUSE,
                 Error::Full(_) => return Err(Refused::Commit(CommitError::Full(text))),
                 Error::PositionConflict { .. } => return Err(Refused::Commit(CommitError::Conflict(text))),
-                Error::Incompatible(_) | Error::Locked(_) | Error::Failed(_) => {
-                    return Err(Refused::Commit(CommitError::Broken(text)));
-                }
                 Error::NotFound(_) | Error::Corrupt(_) => return Err(Refused::Content(text)),
+                _ => return Err(Refused::Commit(CommitError::Broken(text))),
             }
             wait(pause, patience, text).await.map_err(Refused::Commit)?;
             pause = (pause * 2).min(LONGEST_PAUSE);

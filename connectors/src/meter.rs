@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use bellwire_schemas::{SourceName, Timestamp};
 
@@ -41,6 +42,10 @@ pub struct SourceReport {
     pub counts: Counts,
 }
 
+/// A failure older than this is over: whatever still fails is tried again more often, and a door that nobody calls any
+/// more must not look broken for ever.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+
 /// The counters and failures of all sources.
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Mutex<BTreeMap<SourceName, Gauge>>);
@@ -49,7 +54,15 @@ pub(crate) struct Meter(Mutex<BTreeMap<SourceName, Gauge>>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauge {
     pub(crate) counts: Counts,
-    pub(crate) failing: Option<(String, Timestamp)>,
+    pub(crate) failing: Option<Failing>,
+}
+
+/// A row of failures without a success between.
+#[derive(Clone, Debug)]
+pub(crate) struct Failing {
+    pub(crate) reason: String,
+    pub(crate) since: Timestamp,
+    last: Timestamp,
 }
 
 impl Meter {
@@ -67,8 +80,8 @@ impl Meter {
     pub(crate) fn failing(&self, source: &SourceName, reason: String, now: Timestamp) {
         let mut all = self.lock();
         let gauge = all.entry(source.clone()).or_default();
-        let since = gauge.failing.take().map_or(now, |(_, since)| since);
-        gauge.failing = Some((reason, since));
+        let since = gauge.failing.take().filter(|old| !old.is_over(now)).map_or(now, |old| old.since);
+        gauge.failing = Some(Failing { reason, since, last: now });
     }
 
     /// Notes that intake of a source works.
@@ -79,11 +92,19 @@ impl Meter {
     }
 
     /// What is known of a source.
-    pub(crate) fn read(&self, source: &SourceName) -> Gauge {
-        self.lock().get(source).cloned().unwrap_or_default()
+    pub(crate) fn read(&self, source: &SourceName, now: Timestamp) -> Gauge {
+        let mut gauge = self.lock().get(source).cloned().unwrap_or_default();
+        gauge.failing = gauge.failing.filter(|failing| !failing.is_over(now));
+        gauge
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SourceName, Gauge>> {
         self.0.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Failing {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.since(self.last) > FORGOTTEN
     }
 }

@@ -64,8 +64,8 @@ async fn step(
     let lot = Lot { items, positions };
     match appender.commit(&lot, &Patience::Stopped(stop.clone())).await.whole() {
         Ok(committed) => {
-            connector.confirm(receipt, &committed).await.map_err(|e| e.to_string())?;
             crash_point("source.ack");
+            connector.confirm(receipt, &committed).await.map_err(|e| e.to_string())?;
             appender.meter.healthy(source);
             Ok(())
         }

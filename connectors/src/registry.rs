@@ -66,14 +66,19 @@ pub(crate) struct Entrance {
 }
 
 impl Table {
-    /// Opens all sources; all that is wrong comes at once.
+    /// Opens all sources; all that is wrong comes at once. A source that is named twice alike is one source.
     pub(crate) fn open(specs: Vec<SourceSpec>) -> Result<Self, Vec<String>> {
-        let mut table = Self { sources: specs.into_iter().map(Arc::new).collect(), ..Self::default() };
+        let mut table = Self::default();
+        for spec in specs {
+            if !table.sources.iter().any(|other| **other == spec) {
+                table.sources.push(Arc::new(spec));
+            }
+        }
         let mut wrong = Vec::new();
         let mut buckets = Vec::new();
         for (index, spec) in table.sources.iter().enumerate() {
             if table.sources[..index].iter().any(|other| other.name == spec.name) {
-                wrong.push(format!("source `{}` is declared twice", spec.name));
+                wrong.push(format!("source `{}` is declared twice, differently", spec.name));
                 continue;
             }
             match open(spec) {

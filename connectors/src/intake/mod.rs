@@ -238,7 +238,7 @@ impl Intake {
         let table = self.table();
         let now = self.appender.clock.now();
         let report = |spec: &Arc<SourceSpec>| {
-            let gauge = self.appender.meter.read(&spec.name);
+            let gauge = self.appender.meter.read(&spec.name, now);
             let next_tick = table.timers.get(&spec.name).and_then(|timer| timer.next_after(now));
             let entrance = match next_tick {
                 Some(tick) => format!("next {tick}"),
@@ -246,7 +246,7 @@ impl Intake {
             };
             let (state, reason, since) = match gauge.failing {
                 _ if !spec.enabled => ("paused", Some("enabled: false".to_owned()), None),
-                Some((reason, since)) => ("failing", Some(reason), Some(since)),
+                Some(failing) => ("failing", Some(failing.reason), Some(failing.since)),
                 None => ("ok", None, None),
             };
             let name = spec.name.clone();

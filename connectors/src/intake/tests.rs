@@ -394,6 +394,7 @@ async fn a_configuration_that_cannot_run_changes_nothing() {
     let wrong = vec![
         topic("t"),
         topic("t"),
+        SourceSpec { enabled: false, ..topic("t") },
         webhook("/x", Verify::Github, &[]),
         source("schedule.x", SourceKind::Schedule(schedule("nonsense", Missed::Last))),
     ];
