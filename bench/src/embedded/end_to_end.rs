@@ -101,18 +101,16 @@ impl Rig {
         let feed = Arc::new(Feed::new(ledger, clock.clone()).await?);
         let program = std::env::current_exe()?;
         let workers = Arc::new(Workers::new(WorkersConfig {
-            state_dir: dir.join("runtime"),
             launcher: Some(program.clone()),
             clock: clock.clone(),
-            dev: false,
-            ..WorkersConfig::default()
+            ..WorkersConfig::new(dir.join("runtime"))
         })?);
         let notes_file = dir.join(format!("notes-{}", Uuid::now_v7().simple()));
         let mut function = function(program, dir, concurrency);
         if notes {
             function.environment.insert("NOTES".into(), Secret::new(notes_file.display().to_string()));
         }
-        workers.apply(vec![function.clone()]);
+        workers.apply(vec![function.clone()]).await?;
         let (live, _) = broadcast::channel(16);
         let dispatcher = Handle::start(Rooms {
             feed: Arc::clone(&feed),

@@ -57,11 +57,10 @@ pub async fn assemble(
     let ledger = open_ledger(&settings.ledger).await?;
     let feed = Arc::new(Feed::new(ledger, clock.clone()).await.context("read the ledger")?);
     let workers = Arc::new(Workers::new(WorkersConfig {
-        state_dir: folder.join("runtime"),
         launcher: std::env::current_exe().ok(),
         clock: clock.clone(),
         dev: mode == Mode::Dev,
-        ..WorkersConfig::default()
+        ..WorkersConfig::new(folder.join("runtime"))
     })?);
     let dispatcher = Handle::start(Rooms {
         feed: Arc::clone(&feed),
@@ -112,7 +111,11 @@ pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
     let bindings: Vec<BindingSpec> = services.iter().flat_map(|s| s.bindings.iter().cloned()).collect();
     let sources = services.iter().flat_map(|s| s.sources.iter().cloned()).collect();
     *app.services.write().expect("no code panics while it holds this lock") = Arc::new(Declared::new(services));
-    app.workers.apply(functions.clone());
+    for applied in app.workers.apply(functions).await? {
+        if applied.changed {
+            app.dispatcher.retry_function(&applied.name);
+        }
+    }
     let records = bindings.iter().map(record).collect();
     let records = app.ledger().declare_bindings(records, app.clock.now()).await.context("declare the bindings")?;
     let declared = app.declared();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bellwire_connectors::{DoorRequest, DoorResponse, Route};
 use bellwire_schemas::service::Role;
@@ -40,7 +40,8 @@ async fn admit(app: &Shared, request: Request) -> Result<Response, Problem> {
         return Err(Problem::not_found(format!("nothing takes events in at {path}"))
             .hint("`bellwire status` lists the sources and their doors"));
     };
-    if route == Route::Token {
+    // Stores probe with `HEAD` before they are given a token: it tells nothing and stores nothing.
+    if route == Route::Token && parts.method != Method::HEAD {
         let caller = app.tokens.caller(&parts.headers).and_then(|caller| caller.may(Role::Publish));
         if let Err(problem) = caller {
             app.intake.refuse(path, "unauthorized", peer).await;

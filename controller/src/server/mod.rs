@@ -25,8 +25,10 @@ use anyhow::Context;
 use bellwire_config::{Loaded, Mode, SystemEnv};
 use bellwire_ledger::Error as LedgerError;
 use bellwire_schemas::Clock;
+use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::ControllerSpec;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast;
 
 pub use assemble::{open_ledger, sqlite_path};
 pub use options::ServeOptions;
@@ -52,9 +54,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
     };
     let settings = settings(&loaded, &options);
     telemetry::init(level(&settings, options.mode), settings.logs_json, options.color);
-    for warning in &loaded.warnings {
-        eprintln!("{}", loaded.render_warning(warning, options.color));
-    }
+    eprint!("{}", loaded.render_warnings(options.color));
     let base = options.files.first().map_or_else(|| PathBuf::from("."), |file| parent(file));
     let folder = state_file::folder(&base)?;
     if options.reset {
@@ -65,17 +65,22 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
         Ok(running) => running,
         Err(error) => return refuse(error),
     };
+    let facts = running.app.live.subscribe();
     screen.opened(&running, &loaded).await;
     if options.samples {
         tokio::spawn(screen::send_samples(running.app.clone(), base.clone()));
     }
     let reloader = Reloader::new(&options, &loaded);
-    follow(running, screen, reloader).await
+    follow(running, screen, reloader, facts).await
 }
 
 /// The life of a controller: facts on the screen, reloads, until a signal.
-async fn follow(running: Running, mut screen: Screen, mut reloader: Reloader) -> anyhow::Result<ExitCode> {
-    let mut facts = running.app.live.subscribe();
+async fn follow(
+    running: Running,
+    mut screen: Screen,
+    mut reloader: Reloader,
+    mut facts: broadcast::Receiver<Fact>,
+) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -86,6 +91,7 @@ async fn follow(running: Running, mut screen: Screen, mut reloader: Reloader) ->
             _ = tick.tick() => {
                 screen.tick(running.app.clock.now());
                 if let Some(fact) = reloader.poll(&running.app).await {
+                    screen.reloaded(&running.app).await;
                     let _ = running.app.live.send(fact);
                 }
             }

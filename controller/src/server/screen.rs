@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bellwire_config::{Loaded, Mode};
 use bellwire_schemas::Timestamp;
-use bellwire_schemas::api::Status;
+use bellwire_schemas::api::{BindingStatus, Status};
 use bellwire_schemas::live::Fact;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -13,7 +13,7 @@ use super::admin::{collect_status, send_all};
 use super::app::Shared;
 use super::assemble::Running;
 use super::options::ServeOptions;
-use crate::cli::live::{Options as LiveOptions, Renderer};
+use crate::cli::live::{Known, Options as LiveOptions, Renderer};
 use crate::cli::samples;
 
 /// The terminal of one controller.
@@ -36,7 +36,7 @@ impl Screen {
     pub fn new(options: &ServeOptions) -> Self {
         let output = match (options.json, options.mode) {
             (true, _) => Output::Json,
-            (false, Mode::Dev) => Output::Text(Box::new(Renderer::new(LiveOptions { color: options.color }))),
+            (false, Mode::Dev) => Output::Text(Box::new(Renderer::new(LiveOptions::new(options.color)))),
             (false, Mode::Run) => Output::Log,
         };
         Self { output, started: Instant::now() }
@@ -47,8 +47,11 @@ impl Screen {
         let app = &running.app;
         let Ok(status) = collect_status(app).await else { return };
         let owed: u64 = status.bindings.iter().map(|b| b.waiting + b.retrying).sum();
-        match self.output {
-            Output::Text(_) => print!("{}", header(&status, loaded, owed, self.started.elapsed().as_secs_f64())),
+        match &mut self.output {
+            Output::Text(renderer) => {
+                renderer.set_bindings(known(&status));
+                print!("{}", header(&status, loaded, owed, self.started.elapsed().as_secs_f64()));
+            }
             Output::Json => {}
             Output::Log => tracing::info!(
                 ingress = %status.listen.ingress,
@@ -57,6 +60,13 @@ impl Screen {
                 owed,
                 "controller is ready"
             ),
+        }
+    }
+
+    /// Another configuration is in force.
+    pub async fn reloaded(&mut self, app: &Shared) {
+        if let (Output::Text(renderer), Ok(status)) = (&mut self.output, collect_status(app).await) {
+            renderer.set_bindings(known(&status));
         }
     }
 
@@ -92,6 +102,12 @@ impl Screen {
             println!("\nstopping: running invocations may end; Ctrl-C again ends at once");
         }
     }
+}
+
+fn known(status: &Status) -> Vec<Known> {
+    let active = status.bindings.iter().filter(|b| b.state != "inactive");
+    let known = |b: &BindingStatus| Known { binding: b.name.clone(), source: b.source.clone(), function: b.function.clone() };
+    active.map(known).collect()
 }
 
 fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {

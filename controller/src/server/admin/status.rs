@@ -11,6 +11,8 @@ use bellwire_schemas::api::{
 use bellwire_schemas::service::Target;
 use bellwire_schemas::{FinalState, Lane, SourceName};
 
+use bellwire_workers::Condition;
+
 use crate::server::app::{App, Shared};
 use crate::server::problem::Problem;
 
@@ -121,11 +123,15 @@ fn functions(app: &App) -> Vec<FunctionStatus> {
         .into_iter()
         .filter_map(|status| {
             let spec = declared.functions.get(&status.name)?;
+            let error = match status.condition {
+                Condition::Ok => None,
+                Condition::CannotStart { error, .. } => Some(error),
+            };
             Some(FunctionStatus {
                 target: target(&spec.target),
                 version: status.version,
-                state: if status.error.is_some() { "cannot-start" } else { "ok" }.into(),
-                error: status.error,
+                state: if error.is_some() { "cannot-start" } else { "ok" }.into(),
+                error,
                 idle: status.idle,
                 busy: status.busy,
                 invocations: status.invocations,
