@@ -1,6 +1,7 @@
 //! What the controller holds: starts the lanes, puts configurations in force, asks how things stand, ends it all.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -116,9 +117,9 @@ impl Handle {
             roster.insert(binding.id, binding);
         }
         for (id, binding) in known {
-            if !roster.contains_key(&id) {
+            if let Entry::Vacant(gone) = roster.entry(id) {
                 binding.replace(Plan { active: false, ..Plan::clone(&binding.plan()) });
-                roster.insert(id, binding);
+                gone.insert(binding);
             }
         }
         self.roster.replace(roster);

@@ -1,6 +1,6 @@
 //! Each event is parsed once for the filters of all bindings of a lane.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bellwire_ledger::StoredEvent;
 use bellwire_schemas::Seq;
@@ -11,9 +11,11 @@ const KEPT: usize = 512;
 /// Larger payloads are parsed each time: parsed JSON takes several times its text, and this bounds the memory.
 const MAX_BYTES: usize = 8 << 10;
 
+type Slots = Vec<Option<(Seq, Arc<Value>)>>;
+
 /// Recently parsed envelopes, by place.
 #[derive(Default)]
-pub(crate) struct Envelopes(Mutex<Vec<Option<(Seq, Arc<Value>)>>>);
+pub(crate) struct Envelopes(Mutex<Slots>);
 
 impl Envelopes {
     /// The envelope that a filter sees.
@@ -36,7 +38,7 @@ impl Envelopes {
         envelope
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<(Seq, Arc<Value>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,8 @@ const READ_EVENTS: usize = 256;
 const READ_BYTES: usize = 1 << 20;
 /// The reader goes on when fewer fresh deliveries than this wait for a slot.
 const LOW_FRESH: usize = 64;
+/// And when their payloads are smaller than this, so that large events cost no more memory than many.
+const LOW_BYTES: usize = 2 << 20;
 /// Debts asked for at once; asked again when fewer than half of them wait for a slot.
 const READ_DEBTS: usize = 64;
 /// When to look again for debts after the ledger refused, or for those that are in memory under another guise.
@@ -45,6 +47,7 @@ impl Runner {
     pub(super) fn wants_events(&self) -> bool {
         self.is_taking()
             && self.queue.fresh_len() < LOW_FRESH
+            && self.queue.fresh_bytes() < LOW_BYTES
             && self.unflushed() < MAX_UNFLUSHED
             && !self.cursor.is_stretched()
             && self.read_after.is_none_or(|at| at <= self.scope.rooms.clock.now())

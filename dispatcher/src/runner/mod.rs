@@ -39,6 +39,8 @@ use part::{Part, Sent};
 const MARK_LINGER: Duration = Duration::from_secs(1);
 /// Longest sleep: a wall clock that was set back or forth is noticed after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Rest while more runners than the flusher's queue holds have something to tell.
+const CROWDED_REST: Duration = Duration::from_millis(20);
 
 /// One binding in one lane.
 pub(crate) struct Runner {
@@ -283,6 +285,10 @@ impl Runner {
 
     /// Until the next thing that time brings: a debt, a probe, a mark to write.
     fn sleep(&self) -> Duration {
+        if self.sent.is_none() && !self.part.is_empty() {
+            // The flusher's queue was full.
+            return CROWDED_REST;
+        }
         let now = self.scope.rooms.clock.now();
         let taking = self.is_taking();
         let due = self.due_at.filter(|_| taking && self.queue.debts_len() == 0);
@@ -292,6 +298,12 @@ impl Runner {
         let at = due.into_iter().chain(mark).chain(probe).chain(read).min();
         // Clocks count microseconds, timers milliseconds: never wake before the time has come.
         at.map_or(LONGEST_SLEEP, |at| (at.since(now) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.board.update(|face| *face = Default::default());
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bellwire_ledger::{Owed, OwedReason, StoredEvent};
 use bellwire_schemas::{Address, Lane, ReplayId, Seq, Timestamp};
+use bytes::Bytes;
 
 /// One delivery on its way to an attempt.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Queue {
     /// Debts in memory, in flight, or ended but not confirmed by the ledger, whose row may still be there.
     held: HashSet<Seq>,
     debts_next: bool,
+    /// Payload bytes of the fresh ones.
+    fresh_bytes: usize,
 }
 
 impl Job {
@@ -41,6 +44,10 @@ impl Job {
         Self { address, event: None, attempts: owed.attempts, since: owed.since, debt: Some(owed.reason) }
     }
 
+    fn bytes(&self) -> usize {
+        self.event.as_ref().and_then(|e| e.event.data.as_ref()).map_or(0, Bytes::len)
+    }
+
     pub(super) fn replay(&self) -> Option<&ReplayId> {
         match &self.debt {
             Some(OwedReason::Replay(id)) => Some(id),
@@ -51,6 +58,7 @@ impl Job {
 
 impl Queue {
     pub(super) fn push_fresh(&mut self, job: Job) {
+        self.fresh_bytes += job.bytes();
         self.fresh.push_back(job);
     }
 
@@ -69,12 +77,20 @@ impl Queue {
         };
         let job = first.pop_front().or_else(|| second.pop_front())?;
         self.debts_next = job.debt.is_none();
+        if job.debt.is_none() {
+            self.fresh_bytes -= job.bytes();
+        }
         Some(job)
     }
 
     /// Puts one back at the front: it was not attempted, or the attempt did not count.
     pub(super) fn put_back(&mut self, job: Job) {
-        if job.debt.is_some() { self.debts.push_front(job) } else { self.fresh.push_front(job) }
+        if job.debt.is_some() {
+            self.debts.push_front(job);
+        } else {
+            self.fresh_bytes += job.bytes();
+            self.fresh.push_front(job);
+        }
     }
 
     /// The ledger has confirmed the end of a debt.
@@ -91,6 +107,7 @@ impl Queue {
 
     /// Takes all fresh ones out, oldest first.
     pub(super) fn take_fresh(&mut self) -> Vec<Job> {
+        self.fresh_bytes = 0;
         let mut jobs: Vec<_> = self.fresh.drain(..).collect();
         jobs.sort_by_key(|job| job.address);
         jobs
@@ -98,6 +115,10 @@ impl Queue {
 
     pub(super) fn fresh_len(&self) -> usize {
         self.fresh.len()
+    }
+
+    pub(super) fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
     }
 
     pub(super) fn debts_len(&self) -> usize {

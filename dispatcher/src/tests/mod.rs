@@ -1,1 +1,8 @@
+//! The dispatcher against the in-memory ledger and scripted functions, with tokio's paused time and a clock that runs
+//! along with it.
 
+mod accounts;
+mod conditions;
+mod operators;
+mod speed;
+mod world;
