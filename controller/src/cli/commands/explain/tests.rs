@@ -1,0 +1,140 @@
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: &str = "2026-03-02T12:01:01.204Z";
+
+fn times() -> Times {
+    Times { now: Timestamp::parse(NOW).unwrap(), zone: TimeZone::UTC, iso: false }
+}
+
+fn event(duplicates: Value) -> Value {
+    json!({
+        "id": "b0c1-9e", "address": "1-1", "source": "s3.photos", "type": "com.amazonaws.s3.ObjectCreated:Put",
+        "subject": "cat.jpg", "key": "cat.jpg", "accepted_at": "2026-03-02T12:00:01.204Z", "intake": "accepted",
+        "duplicates": duplicates
+    })
+}
+
+fn delivery(binding: &str, state: &str, rest: Value) -> Value {
+    let mut base = json!({
+        "binding": binding, "state": state, "reason": null, "detail": null, "revision": 7, "version": "3f9a",
+        "ended_at": null, "next_attempt_at": null, "waits_for": null, "attempts_allowed": 4, "group": null,
+        "attempts": []
+    });
+    for (name, value) in rest.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
+
+fn attempt(number: u32, second: u32, error: Option<&str>) -> Value {
+    let info = error.map(|e| json!({"class": "function", "type": e, "message": "disk says no"}));
+    json!({
+        "number": number, "started_at": format!("2026-03-02T12:00:{second:02}.000Z"), "duration_ms": 182,
+        "outcome": if error.is_some() { "failure" } else { "success" }, "error": info, "worker": "2"
+    })
+}
+
+fn shown(event: Value, deliveries: &[Value]) -> String {
+    let explanation = serde_json::from_value(json!({"event": event, "deliveries": deliveries})).unwrap();
+    render(&explanation, &times(), Paint(false)).join("\n")
+}
+
+const HEAD: &str = "1-1  s3.photos  com.amazonaws.s3.ObjectCreated:Put  cat.jpg   id b0c1-9e   accepted 12:00:01.204 (60 s ago)";
+
+#[test]
+fn delivered_and_filtered() {
+    let ended = "2026-03-02T12:00:01.391Z";
+    let text = shown(
+        event(json!([])),
+        &[
+            delivery(
+                "archive:s3.photos",
+                "filtered",
+                json!({
+                    "reason": "filter-mismatch", "detail": "subject \"cat.jpg\" does not match {\"prefix\": \"raw/\"}"
+                }),
+            ),
+            delivery(
+                "thumbnail:s3.photos",
+                "delivered",
+                json!({"ended_at": ended, "attempts": [attempt(1, 1, None)]}),
+            ),
+        ],
+    );
+    let expected = format!("{HEAD}
+  archive:s3.photos     filtered    subject \"cat.jpg\" does not match {{\"prefix\": \"raw/\"}}   rule of revision 7
+  thumbnail:s3.photos   delivered   try 1 of 4, 182 ms, version 3f9a, worker 2            12:00:01.391");
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn retrying_dead_and_paused() {
+    let two = json!([attempt(1, 2, Some("IOError")), attempt(2, 31, Some("IOError"))]);
+    let text = shown(
+        event(json!([])),
+        &[
+            delivery(
+                "a:s3.photos",
+                "retrying",
+                json!({"next_attempt_at": "2026-03-02T12:01:07.204Z", "attempts": two}),
+            ),
+            delivery(
+                "b:s3.photos",
+                "dead",
+                json!({
+                    "ended_at": "2026-03-02T12:00:32.000Z", "group": "e41c", "attempts": two
+                }),
+            ),
+            delivery(
+                "c:s3.photos",
+                "paused",
+                json!({
+                    "reason": "binding-paused", "detail": "since 08:56 by ana (\"db migration\")"
+                }),
+            ),
+            delivery("d:s3.photos", "waiting", json!({"reason": "concurrency", "waits_for": "d"})),
+        ],
+    );
+    let expected = format!("{HEAD}
+  a:s3.photos   retrying    2 of 4 tries used, next at 12:01:07.204 (in 6 s)                 last: IOError: disk says no, version 3f9a, worker 2
+                tries       12:00:02 IOError · 12:00:31 IOError
+  b:s3.photos   dead        2 tries over 30 s, gave up 12:00:32: IOError: disk says no   group e41c
+                tries       12:00:02 IOError · 12:00:31 IOError
+                next        bellwire dead-letters show 1-1
+  c:s3.photos   paused      since 08:56 by ana (\"db migration\") → bellwire bindings resume c:s3.photos
+  d:s3.photos   waiting     concurrency: waits for d");
+    let squeezed =
+        |s: &str| s.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert_eq!(squeezed(&text), squeezed(&expected));
+}
+
+#[test]
+fn duplicates_and_events_that_nobody_reads() {
+    let later = json!([{"at": "2026-03-02T12:00:05Z", "id": "x"}, {"at": "2026-03-02T12:00:09Z", "id": "x"}]);
+    let text = shown(event(later), &[]);
+    let expected = format!(
+        "{HEAD}
+  duplicates   2 later arrivals were recognised as the same and not stored again: 12:00:05, 12:00:09
+  nobody       no binding reads s3.photos at this place"
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn an_absence_says_what_could_be_it() {
+    let absence: Absence = serde_json::from_value(json!({
+        "id": "evt_9999", "source": "webhook.stripe", "retention_ms": 604_800_000_u64,
+        "last_accepted": ["evt_5630", "2026-03-02T12:00:49.204Z"], "healthy": true,
+        "refused": [["bad-signature", 4, "2026-03-02T07:58:00Z", "203.0.113.9"]], "quarantined": 2
+    }))
+    .unwrap();
+    let expected = "\
+never seen: no event with id evt_9999 on webhook.stripe in the last 7 d (retention)
+  last accepted   evt_5630, 12 s ago; the source takes events in
+  refused         4 requests since yesterday: bad-signature (last 07:58:00, from 203.0.113.9): could be it
+  quarantined     2 since yesterday: could be among them (GET /v1/quarantined)";
+    assert_eq!(render_absence(&absence, &times(), Paint(false)).join("\n"), expected);
+}
