@@ -44,18 +44,13 @@ pub struct Global {
     /// Print only the answer, no remarks.
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub quiet: bool,
-    /// Colours; NO_COLOR is honoured.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        hide_possible_values = false,
-        help_heading = "Global options"
-    )]
-    pub color: Color,
-    /// How times are shown.
+    /// Colours: auto, always or never; NO_COLOR is honoured.
     #[arg(long, global = true, value_enum, default_value_t, help_heading = "Global options")]
+    #[arg(value_name = "WHEN", hide_possible_values = true)]
+    pub color: Color,
+    /// Times: relative (this machine's clock) or iso (RFC 3339, UTC).
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Global options")]
+    #[arg(value_name = "HOW", hide_possible_values = true)]
     pub time: TimeFormat,
 }
 

@@ -46,8 +46,8 @@ pub fn run(context: &Context, args: &CheckArgs) -> Answer {
         out.value(&json!({"ok": true, "diagnostics": loaded.warnings}))?;
         return Ok(Exit::Done);
     }
-    for warning in &loaded.warnings {
-        out.line(loaded.render_warning(warning, out.paint.0).trim_end())?;
+    if !loaded.warnings.is_empty() {
+        out.line(loaded.render_warnings(out.paint.0).trim_end())?;
     }
     for service in &loaded.services {
         let count =

@@ -37,8 +37,8 @@ pub struct ListArgs {
     pub(super) selector: SelectorArgs,
     #[command(flatten)]
     pub(super) page: PageArgs,
-    /// Which end comes first.
-    #[arg(long, value_enum, default_value_t)]
+    /// Newest first (desc) or oldest first (asc).
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     order: Order,
 }
 
