@@ -6,20 +6,20 @@ mod commands;
 mod explanation;
 mod records;
 mod status;
+mod verification;
 
 pub use commands::{
     Absence, Changed, DeadLetterAction, InvocationRequest, InvocationView, PauseRequest, ReplayRequest,
     SendItem, SendRequest, SendResult,
 };
-pub use explanation::{
-    ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival,
-};
+pub use explanation::{ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival};
 pub use records::{
     DeadLetterGroup, DeadLetterView, EventDetail, EventView, QuarantineView, ReplayPlan, ReplayView,
 };
 pub use status::{
     BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, Problem, SourceStatus, Status,
 };
+pub use verification::{BindingSum, SourceSum, Verification};
 
 use serde::{Deserialize, Serialize};
 
