@@ -88,18 +88,20 @@ impl Tail<'_> {
 
     fn message(&mut self, message: Message) -> Result<(), Failure> {
         let out = &self.context.out;
-        if let Some(id) = message.id {
-            self.last_id = Some(id);
-        }
         if message.event == "missed" {
             out.note(&format!("… {} facts were too fast for this connection", message.data));
             return Ok(());
+        }
+        let fact = serde_json::from_str::<Fact>(&message.data);
+        // The stream resumes after an accepted event: an attempt may be about a much older one.
+        if let (Ok(Fact::Accepted { .. }), Some(id)) = (&fact, message.id) {
+            self.last_id = Some(id);
         }
         if out.json {
             return out.line(&message.data);
         }
         // A fact of a newer controller that this version does not know is passed over.
-        let Ok(fact) = serde_json::from_str::<Fact>(&message.data) else { return Ok(()) };
+        let Ok(fact) = fact else { return Ok(()) };
         let now = out.now();
         self.renderer.push(&fact, now).iter().try_for_each(|line| out.line(line))
     }
