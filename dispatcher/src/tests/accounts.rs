@@ -122,6 +122,16 @@ async fn every_event_ends_once_over_crashes_and_faults() {
     }
 }
 
+/// The same for longer: `SEEDS=1000 cargo test -p bellwire-dispatcher soak -- --ignored`.
+#[tokio::test(start_paused = true)]
+#[ignore = "takes as long as it is told to"]
+async fn soak() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    for seed in 1_000..1_000 + seeds {
+        run(seed).await;
+    }
+}
+
 /// Without faults nothing is called twice, and every attempt of a delivery carries the same id and key.
 #[tokio::test(start_paused = true)]
 async fn without_faults_there_are_no_duplicates() {

@@ -55,8 +55,8 @@ pub struct ExplainedDelivery {
     pub state: String,
     /// A stable word for the why: `filter-mismatch`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
     /// `binding-paused`, `binding-disabled`, `function-cannot-start`, `function-unknown`, `throttled`,
-    /// `concurrency`, `cursor-span`, `ledger-unavailable`, `retry`, `redrive`, `replay`; `null` when nothing needs
-    /// one.
+    /// `binding-inactive`, `concurrency`, `cursor-span`, `ledger-unavailable`, `event-missing`, `retry`, `redrive`,
+    /// `replay`; `null` when nothing needs one.
     pub reason: Option<String>,
     /// The same for people: the clause of the filter, the last failure, who paused it and why.
     pub detail: Option<String>,
