@@ -25,6 +25,9 @@ pub enum Error {
     /// Another controller holds this ledger. Stop.
     #[error("{0}")]
     Locked(String),
+    /// The disk failed under the ledger, or its file is damaged: nothing is written until it is opened again. Stop.
+    #[error("the ledger has failed: {0}")]
+    Failed(String),
     /// A name, address or state that the ledger does not know.
     #[error("{0}")]
     NotFound(String),

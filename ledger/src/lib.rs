@@ -7,12 +7,15 @@
 //! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` (what comes out).
 
 pub mod append;
+#[cfg(test)]
+pub mod conformance;
 pub mod contract;
 pub mod error;
 pub mod feed;
 pub mod flush;
 pub mod model;
 pub mod query;
+pub mod sqlite;
 
 pub use append::{
     Append, Appended, Arrival, DedupKey, NewEvent, Position, PositionAdvance, Quarantine, StoredEvent,
@@ -29,3 +32,4 @@ pub use query::{
     BindingRecord, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Page, Pause,
     QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
 };
+pub use sqlite::{SqliteLedger, SqliteOptions};

@@ -293,3 +293,28 @@ impl Ledger for ModelLedger {
         self.lock().faults.closed = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::conformance::Subject;
+
+    #[async_trait]
+    impl Subject for ModelLedger {
+        async fn new(lanes: u16) -> Self {
+            Self::new(lanes)
+        }
+
+        fn ledger(&self) -> Arc<dyn Ledger> {
+            Arc::new(self.clone())
+        }
+
+        async fn reopen(&mut self) {
+            ModelLedger::reopen(self);
+        }
+    }
+
+    crate::conformance::suite!(ModelLedger);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bellwire_schemas::{Address, ControllerId, Epoch, FinalState, Lane, Seq, Timestamp};
+use bellwire_schemas::{Address, ControllerId, Epoch, Lane, Seq, Timestamp};
 
 use super::state::State;
 use crate::{
@@ -126,6 +126,10 @@ impl State {
         let endings = part.endings();
         let key = |seq: Seq| DeliveryKey { binding: part.binding, address: Address::new(lane, seq) };
         for owed in part.owed {
+            // Out of date: its delivery ended and its event is gone.
+            if !self.events.contains_key(&key(owed.seq).address) {
+                continue;
+            }
             self.dead.remove(&key(owed.seq));
             self.owed.insert(key(owed.seq), owed);
         }
@@ -134,11 +138,10 @@ impl State {
         }
         for (seq, state) in endings {
             self.last.insert(key(seq), state);
-            if state != FinalState::Dead {
-                self.dead.remove(&key(seq));
-            }
+            self.dead.remove(&key(seq));
         }
         for letter in part.dead {
+            self.owed.remove(&key(letter.event.address.seq));
             self.dead.insert(key(letter.event.address.seq), letter);
         }
         for entry in part.log {

@@ -1,0 +1,59 @@
+//! The suite that every implementation of the contract passes: each promise of [`crate::Ledger`] is a named check.
+//!
+//! An implementation joins by a [`Subject`] and one line, `conformance::suite!(its_subject);`. Checks reopen the ledger
+//! between steps, so what they see again was written. Nothing here knows how a ledger is made. Read `appends.rs` first.
+
+pub mod appends;
+pub mod build;
+pub mod deliveries;
+pub mod keeping;
+pub mod operators;
+pub mod questions;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::Ledger;
+
+/// An implementation under test.
+#[async_trait]
+pub trait Subject: Send + Sync + Sized {
+    /// A new, empty ledger.
+    async fn new(lanes: u16) -> Self;
+
+    /// The ledger as it is open now.
+    fn ledger(&self) -> Arc<dyn Ledger>;
+
+    /// Closes the ledger as the end of its process would, and opens it again.
+    async fn reopen(&mut self);
+}
+
+/// One test per promise.
+macro_rules! suite {
+    ($subject:ty) => {
+        $crate::conformance::suite!(@ $subject, appends: gapless_under_concurrency batches_span_lanes
+            append_id_is_answered_once refusal_writes_nothing positions_compare_and_set
+            dedup_within_its_window dedup_inside_a_batch positions_dedup_quarantine_together
+            bytes_come_back_unchanged unknown_lanes_are_refused empty_batches_are_fine);
+        $crate::conformance::suite!(@ $subject, deliveries: ownership_and_epochs cursor_and_exceptions
+            flush_is_fenced flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order
+            log_of_an_event endings_remove_debts);
+        $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say
+            bindings_revise_and_rest pauses_are_kept redrive_and_discard redrive_after_retention
+            replays_are_saved refusals_add_up);
+        $crate::conformance::suite!(@ $subject, questions: reads_in_order_within_limits events_by_selector
+            pages_are_stable_while_appending dead_letters_by_selector duplicates_and_quarantine
+            totals_always_add_up arrivals_per_source);
+        $crate::conformance::suite!(@ $subject, keeping: retention_keeps_what_is_needed
+            places_are_never_used_twice retention_of_everything_else closed_means_closed);
+    };
+    (@ $subject:ty, $room:ident: $($check:ident)*) => {
+        $(#[tokio::test]
+        async fn $check() {
+            let mut subject = <$subject as $crate::conformance::Subject>::new(2).await;
+            $crate::conformance::$room::$check(&mut subject).await;
+        })*
+    };
+}
+pub(crate) use suite;
