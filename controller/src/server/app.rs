@@ -70,8 +70,16 @@ impl Declared {
     pub fn new(services: &[Service]) -> Self {
         Self {
             services: services.iter().map(|s| s.name.clone()).collect(),
-            functions: services.iter().flat_map(|s| &s.functions).map(|f| (f.name.clone(), f.clone())).collect(),
-            kinds: services.iter().flat_map(|s| &s.sources).map(|s| (s.name.clone(), s.kind.word())).collect(),
+            functions: services
+                .iter()
+                .flat_map(|s| &s.functions)
+                .map(|f| (f.name.clone(), f.clone()))
+                .collect(),
+            kinds: services
+                .iter()
+                .flat_map(|s| &s.sources)
+                .map(|s| (s.name.clone(), s.kind.word()))
+                .collect(),
         }
     }
 }
@@ -110,7 +118,8 @@ impl App {
         let all = self.ledger().bindings().await?;
         let known: Vec<_> = all.iter().map(|b| b.name.to_string()).collect();
         all.into_iter().find(|b| b.name == *name).ok_or_else(|| {
-            Problem::not_found(format!("no binding is called `{name}`")).hint(format!("known: {}", known.join(", ")))
+            Problem::not_found(format!("no binding is called `{name}`"))
+                .hint(format!("known: {}", known.join(", ")))
         })
     }
 
@@ -120,8 +129,10 @@ impl App {
     /// 400 with the candidates when there are several.
     pub async fn only_binding(&self, selector: &Selector) -> Result<BindingRecord, Problem> {
         let all = self.ledger().bindings().await?;
-        let mut fits: Vec<_> =
-            all.into_iter().filter(|b| b.active && selector.source.as_ref().is_none_or(|s| *s == b.source)).collect();
+        let mut fits: Vec<_> = all
+            .into_iter()
+            .filter(|b| b.active && selector.source.as_ref().is_none_or(|s| *s == b.source))
+            .collect();
         if fits.len() == 1 {
             return Ok(fits.remove(0));
         }

@@ -12,7 +12,9 @@ use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{BindingRecord, Feed, Ledger};
 use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
-use bellwire_schemas::service::{BindingSpec, ControllerSpec, FunctionSpec, LedgerSpec, Role, Secret, Service, TokenSpec};
+use bellwire_schemas::service::{
+    BindingSpec, ControllerSpec, FunctionSpec, LedgerSpec, Role, Secret, Service, TokenSpec,
+};
 use bellwire_schemas::{BindingId, Clock, ControllerId};
 use bellwire_workers::{Workers, WorkersConfig};
 use tokio::net::TcpListener;
@@ -73,7 +75,8 @@ pub async fn assemble(
     let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), limits(&settings)));
     let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
     let (admin_listener, admin_address) = doors::bind(&settings.admin, "admin").await?;
-    let listen = Listen { ingress: format!("http://{ingress_address}"), admin: format!("http://{admin_address}") };
+    let listen =
+        Listen { ingress: format!("http://{ingress_address}"), admin: format!("http://{admin_address}") };
     let app = Arc::new(App {
         feed,
         intake,
@@ -110,14 +113,16 @@ pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
     let functions: Vec<FunctionSpec> = services.iter().flat_map(|s| s.functions.iter().cloned()).collect();
     let bindings: Vec<BindingSpec> = services.iter().flat_map(|s| s.bindings.iter().cloned()).collect();
     let sources = services.iter().flat_map(|s| s.sources.iter().cloned()).collect();
-    *app.services.write().expect("no code panics while it holds this lock") = Arc::new(Declared::new(services));
+    *app.services.write().expect("no code panics while it holds this lock") =
+        Arc::new(Declared::new(services));
     for applied in app.workers.apply(functions).await? {
         if applied.changed {
             app.dispatcher.retry_function(&applied.name);
         }
     }
     let records = bindings.iter().map(record).collect();
-    let records = app.ledger().declare_bindings(records, app.clock.now()).await.context("declare the bindings")?;
+    let records =
+        app.ledger().declare_bindings(records, app.clock.now()).await.context("declare the bindings")?;
     let declared = app.declared();
     app.dispatcher
         .apply(Configuration {
@@ -138,8 +143,11 @@ pub async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<dyn Ledger>> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("make the folder {}", parent.display()))?;
     }
-    let options =
-        SqliteOptions { lanes: spec.lanes, max_size: spec.max_size.map(|size| size.0), ..SqliteOptions::default() };
+    let options = SqliteOptions {
+        lanes: spec.lanes,
+        max_bytes: spec.max_size.map(|size| size.0),
+        ..SqliteOptions::default()
+    };
     let opened = tokio::task::spawn_blocking(move || SqliteLedger::open(&path, options)).await?;
     Ok(Arc::new(opened?))
 }
@@ -179,7 +187,11 @@ fn admit_local_token(settings: &mut ControllerSpec, folder: &Path) -> Option<Str
         return None;
     }
     let token = state_file::last_token(folder).unwrap_or_else(new_token);
-    settings.tokens.push(TokenSpec { name: "local".into(), role: Role::Admin, secret: Secret::new(token.clone()) });
+    settings.tokens.push(TokenSpec {
+        name: "local".into(),
+        role: Role::Admin,
+        secret: Secret::new(token.clone()),
+    });
     Some(token)
 }
 
@@ -212,7 +224,12 @@ fn open_doors(app: Shared, folder: PathBuf, ingress_door: TcpListener, admin_doo
     let observe = Arc::clone(&app.observed).follow(app.live.subscribe(), app.stopping.clone());
     tokio::spawn(observe);
     tokio::spawn(retain(Arc::clone(&app)));
-    Running { app, folder, doors: vec![tokio::spawn(serve_ingress), tokio::spawn(serve_admin)], close_ingress }
+    Running {
+        app,
+        folder,
+        doors: vec![tokio::spawn(serve_ingress), tokio::spawn(serve_admin)],
+        close_ingress,
+    }
 }
 
 /// Removes what retention allows, once a minute.
@@ -224,7 +241,9 @@ async fn retain(app: Shared) {
         }
         let now = app.clock.now();
         match app.ledger().retain(now.minus(app.settings.ledger.retention), now).await {
-            Ok(removed) if removed.events > 0 => tracing::info!(events = removed.events, "retention removed events"),
+            Ok(removed) if removed.events > 0 => {
+                tracing::info!(events = removed.events, "retention removed events")
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "retention could not run; it tries again in a minute"),
         }

@@ -44,7 +44,8 @@ impl Caller {
         if allowed {
             return Ok(());
         }
-        let detail = format!("token `{}` has role {:?}, this needs {needed:?}", self.name, self.role).to_lowercase();
+        let detail =
+            format!("token `{}` has role {:?}, this needs {needed:?}", self.name, self.role).to_lowercase();
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 }
@@ -94,10 +95,17 @@ impl Tokens {
 /// 403 naming the host.
 pub fn check_host(headers: &HeaderMap, own: &str) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(n, _)| n);
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     let own = own.rsplit_once(':').map_or(own, |(n, _)| n);
-    if bare.is_empty() || bare == "localhost" || bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case(own) {
+    if bare.is_empty()
+        || bare == "localhost"
+        || bare.parse::<IpAddr>().is_ok()
+        || bare.eq_ignore_ascii_case(own)
+    {
         return Ok(());
     }
     Err(Problem::new(StatusCode::FORBIDDEN, "bad-host", format!("the Host header says `{host}`")))
@@ -126,15 +134,24 @@ mod tests {
 
     #[test]
     fn a_known_token_is_found_and_its_role_holds() {
-        let token = |name: &str, role| TokenSpec { name: name.into(), role, secret: Secret::new(format!("{name}-secret")) };
-        let tokens = Tokens::new(&[token("ana", Role::Read), token("ci", Role::Publish), token("ops", Role::Operate)]);
+        let token = |name: &str, role| TokenSpec {
+            name: name.into(),
+            role,
+            secret: Secret::new(format!("{name}-secret")),
+        };
+        let tokens =
+            Tokens::new(&[token("ana", Role::Read), token("ci", Role::Publish), token("ops", Role::Operate)]);
         let caller = |secret: &str| tokens.caller(&headers(header::AUTHORIZATION, secret));
         let ana = caller("Bearer ana-secret").unwrap();
-        assert!(ana.may(Role::Read).is_ok() && ana.may(Role::Publish).is_err() && ana.may(Role::Operate).is_err());
+        assert!(
+            ana.may(Role::Read).is_ok() && ana.may(Role::Publish).is_err() && ana.may(Role::Operate).is_err()
+        );
         let ci = caller("bearer ci-secret").unwrap();
         assert!(ci.may(Role::Publish).is_ok() && ci.may(Role::Read).is_err());
         let ops = caller("Bearer ops-secret").unwrap();
-        assert!(ops.may(Role::Publish).is_ok() && ops.may(Role::Read).is_ok() && ops.may(Role::Admin).is_err());
+        assert!(
+            ops.may(Role::Publish).is_ok() && ops.may(Role::Read).is_ok() && ops.may(Role::Admin).is_err()
+        );
         for bad in ["Bearer nobody", "Basic ana-secret", "ana-secret", "Bearer ", ""] {
             assert!(caller(bad).is_err(), "{bad}");
         }

@@ -33,7 +33,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// When the address is not usable, naming the address and what to change.
 pub async fn bind(address: &str, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("open {address} (`listen.{key}`): is another controller running? choose another port with --{key}")
+        format!(
+            "open {address} (`listen.{key}`): is another controller running? choose another port with --{key}"
+        )
     })?;
     let local = listener.local_addr().context("read the listener's address")?;
     Ok((listener, local))

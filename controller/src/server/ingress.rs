@@ -78,7 +78,9 @@ async fn read(body: Body, limit: u64) -> Result<bytes::Bytes, Problem> {
         )
         .hint("`limits.event_size` sets the largest event")),
         Ok(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "bad-request", "the body did not come in time")),
+        Err(_) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "bad-request", "the body did not come in time"))
+        }
     }
 }
 

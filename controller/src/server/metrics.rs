@@ -84,7 +84,11 @@ fn sources(out: &mut Text, status: &Status) {
             ("quarantined", source.quarantined),
             ("refused", source.refused),
         ] {
-            out.sample("bellwire_source_arrivals_total", &[("source", name), ("result", result)], count as f64);
+            out.sample(
+                "bellwire_source_arrivals_total",
+                &[("source", name), ("result", result)],
+                count as f64,
+            );
         }
     }
     out.family("bellwire_source_up", "gauge", "1 while the source takes events in.");
@@ -95,10 +99,13 @@ fn sources(out: &mut Text, status: &Status) {
 }
 
 fn bindings(out: &mut Text, status: &Status) {
-    out.family("bellwire_binding_deliveries_total", "counter", "Deliveries that ended, by binding and final state.");
+    out.family(
+        "bellwire_binding_deliveries_total",
+        "counter",
+        "Deliveries that ended, by binding and final state.",
+    );
     for binding in &status.bindings {
-        let counts =
-            [binding.delivered, binding.filtered, binding.expired, binding.dead, binding.discarded];
+        let counts = [binding.delivered, binding.filtered, binding.expired, binding.dead, binding.discarded];
         for (state, count) in FinalState::ALL.into_iter().zip(counts) {
             let labels = [("binding", binding.name.as_str()), ("state", state.as_str())];
             out.sample("bellwire_binding_deliveries_total", &labels, count as f64);
@@ -117,7 +124,11 @@ fn bindings(out: &mut Text, status: &Status) {
             out.sample(name, &[("binding", binding.name.as_str())], value(binding));
         }
     }
-    out.family("bellwire_binding_oldest_owed_timestamp_seconds", "gauge", "When the oldest owed event was accepted.");
+    out.family(
+        "bellwire_binding_oldest_owed_timestamp_seconds",
+        "gauge",
+        "When the oldest owed event was accepted.",
+    );
     for binding in &status.bindings {
         if let Some(at) = binding.oldest_owed_at {
             let labels = [("binding", binding.name.as_str())];

@@ -30,7 +30,7 @@ use bellwire_schemas::service::ControllerSpec;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
-pub use assemble::{open_ledger, sqlite_path};
+pub use assemble::sqlite_path;
 pub use options::ServeOptions;
 
 use assemble::{Running, assemble, reset_ledger};

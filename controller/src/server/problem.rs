@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bellwire_dispatcher::replay;
 use bellwire_ledger::Error as LedgerError;
 use bellwire_schemas::api::ErrorBody;
 
@@ -64,6 +65,15 @@ impl From<LedgerError> for Problem {
     }
 }
 
+impl From<replay::Error> for Problem {
+    fn from(error: replay::Error) -> Self {
+        match error {
+            replay::Error::Selector(detail) => Self::bad_request(detail).pointer("/selector"),
+            replay::Error::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -80,18 +90,58 @@ impl IntoResponse for Problem {
 
 /// Every stable code with its title and the text of its page under `/e/`.
 pub const CODES: &[(&str, &str, &str)] = &[
-    ("bad-request", "the request is not understood", "A parameter or the body is missing, misspelt or of the wrong type. `detail` names it."),
-    ("unauthorized", "a token is needed", "Send `Authorization: Bearer <token>`. `dev` and a loopback `run` write theirs to `.bellwire/controller.json`."),
-    ("forbidden", "this token may not do that", "The token is known, its role does not include the call. Roles: publish, read, operate, admin."),
-    ("bad-host", "the Host header names another machine", "The admin door answers only to its own name, so that a web page cannot reach it through DNS rebinding."),
-    ("not-found", "there is no such thing", "The name, id or address is not known here. `detail` says what was looked for."),
-    ("ambiguous-id", "several events carry this id", "Ids are unique within one source only. Ask by address, or add `--source`."),
-    ("selector-required", "say which ones", "A write without a selector is refused. Choose by address, time, binding, error, or say `all`."),
+    (
+        "bad-request",
+        "the request is not understood",
+        "A parameter or the body is missing, misspelt or of the wrong type. `detail` names it.",
+    ),
+    (
+        "unauthorized",
+        "a token is needed",
+        "Send `Authorization: Bearer <token>`. `dev` and a loopback `run` write theirs to `.bellwire/controller.json`.",
+    ),
+    (
+        "forbidden",
+        "this token may not do that",
+        "The token is known, its role does not include the call. Roles: publish, read, operate, admin.",
+    ),
+    (
+        "bad-host",
+        "the Host header names another machine",
+        "The admin door answers only to its own name, so that a web page cannot reach it through DNS rebinding.",
+    ),
+    (
+        "not-found",
+        "there is no such thing",
+        "The name, id or address is not known here. `detail` says what was looked for.",
+    ),
+    (
+        "ambiguous-id",
+        "several events carry this id",
+        "Ids are unique within one source only. Ask by address, or add `--source`.",
+    ),
+    (
+        "selector-required",
+        "say which ones",
+        "A write without a selector is refused. Choose by address, time, binding, error, or say `all`.",
+    ),
     ("reason-required", "say why", "Giving deliveries up is logged with a reason: `--reason`."),
-    ("ledger-unavailable", "the ledger cannot be reached or is full", "Nothing was written. Try again; `bellwire status` says what is wrong."),
+    (
+        "ledger-unavailable",
+        "the ledger cannot be reached or is full",
+        "Nothing was written. Try again; `bellwire status` says what is wrong.",
+    ),
     ("too-many", "the answer would be too large", "Narrow the selector."),
-    ("body-too-large", "the body is larger than allowed", "The limit is `limits.event_size` of the configuration."),
-    ("conflict", "the state does not allow it", "Another change got ahead, or the object is in another state. `detail` says which."),
+    (
+        "body-too-large",
+        "the body is larger than allowed",
+        "The limit is `limits.event_size` of the configuration.",
+    ),
+    (
+        "conflict",
+        "the state does not allow it",
+        "Another change got ahead, or the object is in another state. `detail` says which.",
+    ),
     ("internal", "something broke here", "It is logged with `request_id`. Please report it."),
 ];
 

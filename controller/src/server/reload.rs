@@ -29,8 +29,12 @@ pub struct Reloader {
 impl Reloader {
     /// Starts from the files as they are now.
     pub fn new(options: &ServeOptions, loaded: &Loaded) -> Self {
-        let mut reloader =
-            Self { options: options.clone(), folders: folders(loaded), config: Stamps::new(), code: Stamps::new() };
+        let mut reloader = Self {
+            options: options.clone(),
+            folders: folders(loaded),
+            config: Stamps::new(),
+            code: Stamps::new(),
+        };
         reloader.config = stamps(&reloader.options.files);
         reloader.code = tree_stamps(&reloader.folders);
         reloader

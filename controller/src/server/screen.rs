@@ -74,7 +74,9 @@ impl Screen {
     pub fn fact(&mut self, fact: Result<Fact, RecvError>, now: Timestamp) {
         let lines = match (&mut self.output, fact) {
             (Output::Text(renderer), Ok(fact)) => renderer.push(&fact, now),
-            (Output::Text(_), Err(RecvError::Lagged(missed))) => vec![format!("… {missed} facts not shown: too fast")],
+            (Output::Text(_), Err(RecvError::Lagged(missed))) => {
+                vec![format!("… {missed} facts not shown: too fast")]
+            }
             (Output::Json, Ok(fact)) => serde_json::to_string(&fact).into_iter().collect(),
             (Output::Log, Ok(Fact::Condition { subject, state, detail, .. })) => {
                 tracing::info!(%subject, %state, %detail, "condition");
@@ -106,7 +108,11 @@ impl Screen {
 
 fn known(status: &Status) -> Vec<Known> {
     let active = status.bindings.iter().filter(|b| b.state != "inactive");
-    let known = |b: &BindingStatus| Known { binding: b.name.clone(), source: b.source.clone(), function: b.function.clone() };
+    let known = |b: &BindingStatus| Known {
+        binding: b.name.clone(),
+        source: b.source.clone(),
+        function: b.function.clone(),
+    };
     active.map(known).collect()
 }
 
@@ -118,11 +124,18 @@ fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {
         (n, 0) => format!("{n} events"),
         (n, owed) => format!("{n} events; recovered: {owed} owed deliveries"),
     };
-    let ledger = status.ledger.url.rsplit_once("/.bellwire/").map_or(status.ledger.url.clone(), |(_, file)| {
-        format!(".bellwire/{file}")
-    });
+    let ledger = status
+        .ledger
+        .url
+        .rsplit_once("/.bellwire/")
+        .map_or(status.ledger.url.clone(), |(_, file)| format!(".bellwire/{file}"));
     let mut out = String::new();
-    let _ = writeln!(out, "bellwire {}   {}   ledger {ledger} ({state})", status.version, status.services.join(", "));
+    let _ = writeln!(
+        out,
+        "bellwire {}   {}   ledger {ledger} ({state})",
+        status.version,
+        status.services.join(", ")
+    );
     let _ = writeln!(
         out,
         "  ingress  {}   admin  {}   token in .bellwire/controller.json",
@@ -133,12 +146,17 @@ fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {
     let source_width = status.bindings.iter().map(|b| b.source.as_str().len()).max().unwrap_or(0);
     for function in &status.functions {
         let mut left = format!("  {:<name_width$}  {:<target_width$}", function.name, function.target);
-        let mut bound = status.bindings.iter().filter(|b| b.function == function.name && b.state != "inactive").peekable();
+        let mut bound = status
+            .bindings
+            .iter()
+            .filter(|b| b.function == function.name && b.state != "inactive")
+            .peekable();
         if bound.peek().is_none() {
             let _ = writeln!(out, "{left}  called by `bellwire invoke`");
         }
         for binding in bound {
-            let entrance = status.sources.iter().find(|s| s.name == binding.source).map_or("", |s| &s.entrance);
+            let entrance =
+                status.sources.iter().find(|s| s.name == binding.source).map_or("", |s| &s.entrance);
             let _ = writeln!(out, "{left}  ◂ {:<source_width$}  {entrance}", binding.source);
             left = " ".repeat(left.chars().count());
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
-use bellwire_ledger::{DeadLetter, DeadLetterQuery, DeliveryKey, Ledger};
+use bellwire_ledger::{DeadLetter, DeadLetterQuery, DeliveryKey};
 use bellwire_schemas::api::{Changed, DeadLetterAction, DeadLetterGroup, DeadLetterView, List};
 use bellwire_schemas::selector::Selector;
 use bellwire_schemas::{Address, BindingId, BindingName};
@@ -33,7 +33,10 @@ pub async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<List<DeadL
 }
 
 /// `GET /v1/dead-letters/{address}@{binding}`; the binding may be left out when only one gave the event up.
-pub async fn show(State(app): State<Shared>, Path(which): Path<String>) -> Result<Json<DeadLetterView>, Problem> {
+pub async fn show(
+    State(app): State<Shared>,
+    Path(which): Path<String>,
+) -> Result<Json<DeadLetterView>, Problem> {
     let (address, binding) = match which.split_once('@') {
         Some((address, binding)) => (address, Some(BindingName::new(binding))),
         None => (which.as_str(), None),
@@ -43,13 +46,18 @@ pub async fn show(State(app): State<Shared>, Path(which): Path<String>) -> Resul
     let selector = Selector { addresses: vec![address], binding, ..Selector::default() };
     let page = app.ledger().dead_letters(&resolve(&app, selector, 2).await?).await?;
     match page.items.as_slice() {
-        [] => Err(Problem::not_found(format!("no dead letter at {which}")).hint(format!("bellwire explain {address}"))),
+        [] => Err(Problem::not_found(format!("no dead letter at {which}"))
+            .hint(format!("bellwire explain {address}"))),
         [dead] => Ok(Json(view(dead, &names, true))),
         several => {
             let bindings: Vec<_> =
                 several.iter().map(|d| format!("{address}@{}", name_of(&names, d.binding))).collect();
-            Err(Problem::new(StatusCode::CONFLICT, "ambiguous-id", format!("several bindings gave {address} up"))
-                .hint(format!("ask for one of {}", bindings.join(", "))))
+            Err(Problem::new(
+                StatusCode::CONFLICT,
+                "ambiguous-id",
+                format!("several bindings gave {address} up"),
+            )
+            .hint(format!("ask for one of {}", bindings.join(", "))))
         }
     }
 }
@@ -63,15 +71,16 @@ pub async fn groups(State(app): State<Shared>, uri: Uri) -> Result<Json<List<Dea
     loop {
         let page = app.ledger().dead_letters(&query).await?;
         for dead in &page.items {
-            let group = groups.entry((dead.fingerprint.clone(), dead.binding)).or_insert_with(|| DeadLetterGroup {
-                group: dead.fingerprint.clone(),
-                count: 0,
-                first_at: dead.died_at,
-                last_at: dead.died_at,
-                error: dead.error.headline(),
-                binding: name_of(&names, dead.binding),
-                example: dead.event.address,
-            });
+            let group =
+                groups.entry((dead.fingerprint.clone(), dead.binding)).or_insert_with(|| DeadLetterGroup {
+                    group: dead.fingerprint.clone(),
+                    count: 0,
+                    first_at: dead.died_at,
+                    last_at: dead.died_at,
+                    error: dead.error.headline(),
+                    binding: name_of(&names, dead.binding),
+                    example: dead.event.address,
+                });
             group.count += 1;
             group.first_at = group.first_at.min(dead.died_at);
             group.last_at = group.last_at.max(dead.died_at);

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bellwire_dispatcher::explain;
-use bellwire_ledger::{EventQuery, Ledger, StoredEvent};
+use bellwire_ledger::{EventQuery, StoredEvent};
 use bellwire_patterns::Pattern;
 use bellwire_schemas::api::{Absence, EventDetail, EventView, Explanation, List, QuarantineView};
 use bellwire_schemas::selector::Selector;
@@ -52,7 +52,11 @@ pub async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<List<Event
 }
 
 /// `GET /v1/events/{id or address}`.
-pub async fn show(State(app): State<Shared>, Path(which): Path<String>, uri: Uri) -> Result<Json<EventDetail>, Problem> {
+pub async fn show(
+    State(app): State<Shared>,
+    Path(which): Path<String>,
+    uri: Uri,
+) -> Result<Json<EventDetail>, Problem> {
     let event = find(&app, &which, &uri).await?;
     Ok(Json(detail(&event)))
 }
@@ -64,7 +68,9 @@ pub async fn explanation(
     uri: Uri,
 ) -> Result<Json<Explanation>, Problem> {
     let event = find(&app, &which, &uri).await?;
-    let found = explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now()).await?;
+    let found =
+        explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now())
+            .await?;
     found.map(Json).ok_or_else(|| Problem::not_found(format!("{which} left the ledger just now")))
 }
 
@@ -92,9 +98,10 @@ pub async fn absence(
     let of_source = |name: &str| query.source.as_ref().is_none_or(|s| s.as_str() == name);
     let refused = app.ledger().refusals(day_ago).await?;
     let quarantined = app.ledger().quarantined(query.source.as_ref(), 1_000).await?;
-    let healthy = query.source.as_ref().and_then(|name| {
-        app.intake.status().into_iter().find(|s| s.name == *name).map(|s| s.state == "ok")
-    });
+    let healthy = query
+        .source
+        .as_ref()
+        .and_then(|name| app.intake.status().into_iter().find(|s| s.name == *name).map(|s| s.state == "ok"));
     Ok(Json(Absence {
         id: query.id,
         source: query.source.clone(),
@@ -171,7 +178,8 @@ impl Test {
     async fn new(app: &Shared, selector: &Selector) -> Result<Self, Problem> {
         let pattern = match &selector.filter {
             Some(value) => Some(
-                Pattern::from_value(value).map_err(|e| Problem::bad_request(e.to_string()).pointer("filter"))?,
+                Pattern::from_value(value)
+                    .map_err(|e| Problem::bad_request(e.to_string()).pointer("filter"))?,
             ),
             None => None,
         };
@@ -190,11 +198,14 @@ impl Test {
             return Ok(false);
         }
         let Some(state) = &self.state else { return Ok(true) };
-        let found = explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now()).await?;
+        let found =
+            explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now())
+                .await?;
         Ok(found.is_some_and(|explanation| {
-            explanation.deliveries.iter().any(|d| {
-                d.state == *state && self.binding.as_ref().is_none_or(|b| b.name == d.binding)
-            })
+            explanation
+                .deliveries
+                .iter()
+                .any(|d| d.state == *state && self.binding.as_ref().is_none_or(|b| b.name == d.binding))
         }))
     }
 }

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use bellwire_dispatcher::shape::{self, Receiver};
-use bellwire_ledger::Ledger;
 use bellwire_schemas::FunctionName;
 use bellwire_schemas::api::{FunctionStatus, InvocationRequest, InvocationView, List};
 use bellwire_workers::{Invocation, Invoker};
@@ -20,7 +19,10 @@ pub async fn list(State(app): State<Shared>) -> Result<Json<List<FunctionStatus>
 }
 
 /// `GET /v1/functions/{function}`.
-pub async fn show(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<FunctionStatus>, Problem> {
+pub async fn show(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<FunctionStatus>, Problem> {
     let found = collect(&app).await?.functions.into_iter().find(|f| f.name.as_str() == name);
     found.map(Json).ok_or_else(|| unknown(&name))
 }
@@ -44,7 +46,8 @@ pub async fn invoke(
         }
         InvocationRequest { event: None, address: None, sample: Some(kind) } => {
             let stored = app.intake.sample_event(&kind).ok_or_else(|| {
-                Problem::bad_request(format!("`{kind}` has no sample: s3, schedule, webhook or topic")).pointer("/sample")
+                Problem::bad_request(format!("`{kind}` has no sample: s3, schedule, webhook or topic"))
+                    .pointer("/sample")
             })?;
             shape::shape(&stored, Some(kind.as_str()), format, receiver)
         }

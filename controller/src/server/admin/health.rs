@@ -20,7 +20,11 @@ pub async fn ready(State(app): State<Shared>) -> (StatusCode, Json<Value>) {
             let sources = status.sources.iter().filter(|s| s.state == "failing").map(|s| {
                 format!("source {} fails: {}", s.name, s.reason.as_deref().unwrap_or("no reason known"))
             });
-            let lanes = status.lanes.iter().filter(|l| !l.owned).map(|l| format!("lane {} has no owner here", l.lane));
+            let lanes = status
+                .lanes
+                .iter()
+                .filter(|l| !l.owned)
+                .map(|l| format!("lane {} has no owner here", l.lane));
             sources.chain(lanes).collect()
         }
         Err(_) => vec!["the ledger does not answer".into()],

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
-use bellwire_ledger::{EventQuery, Ledger};
+use bellwire_ledger::EventQuery;
+use bellwire_schemas::Address;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::selector::Selector;
-use bellwire_schemas::Address;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -90,9 +90,12 @@ fn to_sse(fact: &Fact) -> SseEvent {
 }
 
 fn matches(selector: &Selector, fact: &Fact) -> bool {
-    let address_ok = selector.addresses.is_empty() || fact.address().is_some_and(|a| selector.addresses.contains(&a));
-    let wanted_source = |name: &bellwire_schemas::SourceName| selector.source.as_ref().is_none_or(|s| s == name);
-    let wanted_binding = |name: &bellwire_schemas::BindingName| selector.binding.as_ref().is_none_or(|b| b == name);
+    let address_ok =
+        selector.addresses.is_empty() || fact.address().is_some_and(|a| selector.addresses.contains(&a));
+    let wanted_source =
+        |name: &bellwire_schemas::SourceName| selector.source.as_ref().is_none_or(|s| s == name);
+    let wanted_binding =
+        |name: &bellwire_schemas::BindingName| selector.binding.as_ref().is_none_or(|b| b == name);
     address_ok
         && match fact {
             Fact::Accepted { source, kind, .. } => {
@@ -106,7 +109,9 @@ fn matches(selector: &Selector, fact: &Fact) -> bool {
             }
             Fact::Attempt { binding, state, .. } => {
                 let word = state.map_or("retrying", bellwire_schemas::FinalState::as_str);
-                of_source(selector, binding) && wanted_binding(binding) && selector.state.as_deref().is_none_or(|s| s == word)
+                of_source(selector, binding)
+                    && wanted_binding(binding)
+                    && selector.state.as_deref().is_none_or(|s| s == word)
             }
             Fact::Settled { binding, state, .. } => {
                 of_source(selector, binding)

@@ -101,7 +101,8 @@ async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> R
 
 /// Extractor rejections arrive as plain text: they leave as problems like every other error.
 async fn as_problem(response: Response) -> Response {
-    let plain = response.headers().get(header::CONTENT_TYPE).is_none_or(|t| t.as_bytes().starts_with(b"text/plain"));
+    let plain =
+        response.headers().get(header::CONTENT_TYPE).is_none_or(|t| t.as_bytes().starts_with(b"text/plain"));
     if !response.status().is_client_error() || !plain {
         return response;
     }
@@ -117,5 +118,7 @@ async fn error_page(Path(code): Path<String>) -> Result<Html<String>, Problem> {
         .iter()
         .find(|(known, _, _)| *known == code)
         .ok_or_else(|| Problem::not_found(format!("no error has the code `{code}`")))?;
-    Ok(Html(format!("<!doctype html><meta charset=utf-8><title>{code}</title><h1>{title}</h1><p><code>{code}</code><p>{text}")))
+    Ok(Html(format!(
+        "<!doctype html><meta charset=utf-8><title>{code}</title><h1>{title}</h1><p><code>{code}</code><p>{text}"
+    )))
 }

@@ -33,9 +33,12 @@ impl ListQuery {
     /// # Errors
     /// 400 pointing at the parameter.
     pub fn parse(uri: &Uri, clock: &Clock) -> Result<Self, Problem> {
-        let mut query = Self { selector: Selector::default(), limit: DEFAULT_LIMIT, ascending: false, after: None };
+        let mut query =
+            Self { selector: Selector::default(), limit: DEFAULT_LIMIT, ascending: false, after: None };
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()) {
-            query.set(&name, &value, clock.now()).map_err(|detail| Problem::bad_request(detail).pointer(name))?;
+            query
+                .set(&name, &value, clock.now())
+                .map_err(|detail| Problem::bad_request(detail).pointer(name))?;
         }
         Ok(query)
     }
@@ -54,7 +57,8 @@ impl ListQuery {
             "state" => selector.state = Some(value.into()),
             "error" => selector.error = Some(value.into()),
             "filter" => {
-                let pattern = serde_json::from_str(value).map_err(|e| format!("the filter is no JSON: {e}"))?;
+                let pattern =
+                    serde_json::from_str(value).map_err(|e| format!("the filter is no JSON: {e}"))?;
                 selector.filter = Some(pattern);
             }
             "limit" => {
@@ -103,13 +107,16 @@ mod tests {
     fn a_query_reads_every_condition_and_refuses_the_rest() {
         let clock = Clock::manual(Timestamp::from_millis(10_000_000));
         let parse = |text: &str| ListQuery::parse(&format!("/v1/events?{text}").parse().unwrap(), &clock);
-        let query = parse("address=1-3&address=1-4&since=2h&type=a%26b&limit=7&order=asc&cursor=55.1-9").unwrap();
+        let query =
+            parse("address=1-3&address=1-4&since=2h&type=a%26b&limit=7&order=asc&cursor=55.1-9").unwrap();
         assert_eq!(query.selector.addresses.len(), 2);
         assert_eq!(query.selector.since, Some(Timestamp::from_millis(10_000_000 - 7_200_000)));
         assert_eq!(query.selector.kind.as_deref(), Some("a&b"));
         assert_eq!((query.limit, query.ascending), (7, true));
         assert_eq!(write_cursor(query.after.unwrap()), "55.1-9");
-        for bad in ["limit=0", "limit=x", "adress=1-3", "address=x", "filter={", "since=yesterday", "cursor=1"] {
+        for bad in
+            ["limit=0", "limit=x", "adress=1-3", "address=x", "filter={", "since=yesterday", "cursor=1"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bellwire_dispatcher::replay;
-use bellwire_ledger::{Ledger, ReplayRecord, ReplayState};
+use bellwire_ledger::{ReplayRecord, ReplayState};
 use bellwire_schemas::ReplayId;
 use bellwire_schemas::api::{List, ReplayRequest, ReplayView};
 
@@ -103,7 +103,8 @@ pub async fn change(
 
 async fn find(app: &Shared, id: &str) -> Result<ReplayRecord, Problem> {
     let found = app.ledger().replay(&ReplayId::new(id)).await?;
-    found.ok_or_else(|| Problem::not_found(format!("no replay is called `{id}`")).hint("bellwire replay list"))
+    found
+        .ok_or_else(|| Problem::not_found(format!("no replay is called `{id}`")).hint("bellwire replay list"))
 }
 
 fn word(state: ReplayState) -> &'static str {

@@ -3,9 +3,11 @@
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use bellwire_ledger::{Ledger, Pause};
+use bellwire_ledger::Pause;
 use bellwire_schemas::SourceName;
-use bellwire_schemas::api::{BindingStatus, List, PauseRequest, SendItem, SendRequest, SendResult, SourceStatus};
+use bellwire_schemas::api::{
+    BindingStatus, List, PauseRequest, SendItem, SendRequest, SendResult, SourceStatus,
+};
 use bellwire_schemas::live::Fact;
 
 use super::status::collect;
@@ -22,7 +24,10 @@ pub async fn list(State(app): State<Shared>) -> Result<Json<List<SourceStatus>>,
 }
 
 /// `GET /v1/sources/{source}`.
-pub async fn show(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<SourceStatus>, Problem> {
+pub async fn show(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<SourceStatus>, Problem> {
     let found = collect(&app).await?.sources.into_iter().find(|s| s.name.as_str() == name);
     found.map(Json).ok_or_else(|| unknown_source(&app, &name))
 }
@@ -44,7 +49,12 @@ pub async fn send(
 ///
 /// # Errors
 /// 404 for an unknown source; what the door answers otherwise is in the items.
-pub async fn send_all(app: &Shared, name: &str, request: &SendRequest, count: u32) -> Result<SendResult, Problem> {
+pub async fn send_all(
+    app: &Shared,
+    name: &str,
+    request: &SendRequest,
+    count: u32,
+) -> Result<SendResult, Problem> {
     let mut result = SendResult { accepted: 0, items: Vec::new() };
     for turn in 0..count {
         let mut one = request.clone();
@@ -69,11 +79,14 @@ pub async fn bindings(State(app): State<Shared>) -> Result<Json<List<BindingStat
 }
 
 /// `GET /v1/bindings/{binding}`.
-pub async fn binding(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<BindingStatus>, Problem> {
+pub async fn binding(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<BindingStatus>, Problem> {
     let found = collect(&app).await?.bindings.into_iter().find(|b| b.name.as_str() == name);
-    found
-        .map(Json)
-        .ok_or_else(|| Problem::not_found(format!("no binding is called `{name}`")).hint("bellwire bindings list"))
+    found.map(Json).ok_or_else(|| {
+        Problem::not_found(format!("no binding is called `{name}`")).hint("bellwire bindings list")
+    })
 }
 
 /// `POST /v1/bindings/{binding}/pause`: nothing more is started; the position is kept.
@@ -113,7 +126,12 @@ async fn set_paused(
     app.dispatcher.set_paused(&record.name, pause.clone());
     let detail = pause.map(|p| p.reason).unwrap_or_default();
     tracing::info!(target: "audit", verb = state, binding = %name, by = %caller.name, reason = %detail, "binding");
-    let _ = app.live.send(Fact::Condition { at: app.clock.now(), subject: name.clone(), state: state.into(), detail });
+    let _ = app.live.send(Fact::Condition {
+        at: app.clock.now(),
+        subject: name.clone(),
+        state: state.into(),
+        detail,
+    });
     binding(State(app), Path(name)).await
 }
 

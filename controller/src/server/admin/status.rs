@@ -145,7 +145,9 @@ fn functions(app: &App) -> Vec<FunctionStatus> {
 /// What runs, in a few words: `python3 thumbnail.handler`.
 pub fn target(target: &Target) -> String {
     match target {
-        Target::Python { handler, version } => format!("python{} {handler}", version.as_deref().unwrap_or("3")),
+        Target::Python { handler, version } => {
+            format!("python{} {handler}", version.as_deref().unwrap_or("3"))
+        }
         Target::Node { handler, version } => format!("nodejs{} {handler}", version.as_deref().unwrap_or("")),
         Target::Command(command) => command.join(" "),
         Target::Url(url) => url.clone(),
@@ -167,7 +169,11 @@ async fn lanes(app: &App) -> Result<Vec<LaneStatus>, Problem> {
     Ok(lanes)
 }
 
-fn problems(sources: &[SourceStatus], bindings: &[BindingStatus], functions: &[FunctionStatus]) -> Vec<Trouble> {
+fn problems(
+    sources: &[SourceStatus],
+    bindings: &[BindingStatus],
+    functions: &[FunctionStatus],
+) -> Vec<Trouble> {
     let failing = sources.iter().filter(|s| s.state == "failing").map(|s| Trouble {
         subject: s.name.to_string(),
         code: "source-failing".into(),
@@ -178,10 +184,16 @@ fn problems(sources: &[SourceStatus], bindings: &[BindingStatus], functions: &[F
         Some(Trouble {
             subject: f.name.to_string(),
             code: "cannot-start".into(),
-            detail: format!("{} cannot start: {}. Save a fix to go on; nothing is lost", f.name, error.headline()),
+            detail: format!(
+                "{} cannot start: {}. Save a fix to go on; nothing is lost",
+                f.name,
+                error.headline()
+            ),
         })
     });
-    let waiting = bindings.iter().filter(|b| b.state == "waiting" && b.reason.as_deref() != Some("function-cannot-start"));
+    let waiting = bindings
+        .iter()
+        .filter(|b| b.state == "waiting" && b.reason.as_deref() != Some("function-cannot-start"));
     let waiting = waiting.map(|b| Trouble {
         subject: b.name.to_string(),
         code: b.reason.clone().unwrap_or_else(|| "waiting".into()),
@@ -192,10 +204,14 @@ fn problems(sources: &[SourceStatus], bindings: &[BindingStatus], functions: &[F
         code: "dead-letters".into(),
         detail: format!("{} dead letters: bellwire dead-letters groups --binding {}", b.dead, b.name),
     });
-    let orphaned = bindings.iter().filter(|b| b.state == "inactive" && b.waiting + b.retrying > 0).map(|b| Trouble {
-        subject: b.name.to_string(),
-        code: "orphaned".into(),
-        detail: format!("{} events are owed to it, but the configuration has it no more", b.waiting + b.retrying),
-    });
+    let orphaned =
+        bindings.iter().filter(|b| b.state == "inactive" && b.waiting + b.retrying > 0).map(|b| Trouble {
+            subject: b.name.to_string(),
+            code: "orphaned".into(),
+            detail: format!(
+                "{} events are owed to it, but the configuration has it no more",
+                b.waiting + b.retrying
+            ),
+        });
     failing.chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()
 }
