@@ -46,7 +46,7 @@ pub async fn cursor_and_exceptions(subject: &mut impl Subject) {
     subject.reopen().await;
     let ledger = subject.ledger();
     let mut done = SeqRanges::default();
-    [4, 5, 8].map(|s| done.insert(Seq(s)));
+    [4, 5, 8].iter().for_each(|s| done.insert(Seq(*s)));
     assert_eq!(ledger.checkpoint(L1, b).await.unwrap(), Checkpoint { version: 1, mark: Seq(2), done });
     assert_eq!(ledger.checkpoint(L2, b).await.unwrap(), Checkpoint::default());
     assert_eq!(ledger.owed(delivery(b, 5)).await.unwrap(), Some(debt(5, 50)));

@@ -144,15 +144,16 @@ impl Book {
 
     /// Moves the account of a binding: so many more, or fewer, deliveries stand ended in this state.
     pub fn add_ended(&self, binding: BindingId, state: i64, by: i64) -> Outcome<()> {
-        if by == 0 {
-            return Ok(());
-        }
-        self.conn
-            .prepare_cached(
+        let sql = match by {
+            0 => return Ok(()),
+            1.. => {
                 "INSERT INTO ended (binding, state, count) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET count = count + ?3",
-            )?
-            .execute((binding.0, state, by))?;
+                 ON CONFLICT DO UPDATE SET count = count + ?3"
+            }
+            // The check on `count` would refuse the row that an upsert begins with.
+            _ => "UPDATE ended SET count = count + ?3 WHERE binding = ?1 AND state = ?2",
+        };
+        self.conn.prepare_cached(sql)?.execute((binding.0, state, by))?;
         Ok(())
     }
 }

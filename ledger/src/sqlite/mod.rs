@@ -30,6 +30,8 @@ mod totals;
 mod writer;
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
 
 use std::future::Future;

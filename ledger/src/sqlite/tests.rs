@@ -8,7 +8,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::Ledger;
 use crate::conformance::Subject;
-use crate::conformance::build::*;
 
 /// A ledger in a folder that goes with it.
 pub(super) struct OnDisk {
