@@ -8,6 +8,7 @@ use super::events::{PageArgs, detail, more};
 use crate::cli::Context;
 use crate::cli::client::{Reply, segment};
 use crate::cli::exit::{Answer, Exit, Failure};
+use crate::cli::live::own_output;
 use crate::cli::out::Out;
 use crate::cli::selector::{Place, SelectorArgs, query};
 use crate::cli::text::{Style, Table, clean};
@@ -215,10 +216,10 @@ fn render(out: &Out, dead: &DeadLetterView) -> Result<(), Failure> {
     let rest = dead.error.message.lines().skip(1);
     let stack = dead.error.stack.iter().flat_map(|line| line.lines());
     rest.chain(stack).try_for_each(|line| out.line(format!("  {}", clean(line))))?;
-    if !dead.logs.is_empty() {
+    let printed = own_output(&dead.logs, Some(&dead.error));
+    if !printed.is_empty() {
         out.line("printed in the last try:")?;
-        let printed = dead.logs.iter().flat_map(|line| line.lines());
-        printed.into_iter().try_for_each(|line| out.line(format!("  │ {}", clean(line))))?;
+        printed.iter().try_for_each(|line| out.line(format!("  │ {}", clean(line))))?;
     }
     if let Some(event) = &dead.event {
         out.line("event:")?;

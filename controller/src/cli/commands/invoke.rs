@@ -10,6 +10,7 @@ use super::send::read;
 use crate::cli::Context;
 use crate::cli::client::{Reply, segment};
 use crate::cli::exit::{Answer, Exit, Failure};
+use crate::cli::live::own_output;
 use crate::cli::out::Out;
 use crate::cli::text::{Style, clean};
 use crate::cli::times::millis;
@@ -59,7 +60,7 @@ pub async fn run(context: &Context, args: InvokeArgs) -> Answer {
 }
 
 fn show(out: &Out, view: &InvocationView) -> Result<(), Failure> {
-    for line in view.logs.iter().flat_map(|line| line.lines()) {
+    for line in own_output(&view.logs, view.error.as_ref()) {
         out.note(&format!("│ {}", clean(line)));
     }
     let init = view.init_ms.map(|ms| format!(" (start {})", millis(ms))).unwrap_or_default();

@@ -16,7 +16,8 @@ use bellwire_schemas::{Address, BindingName, FailureClass, FinalState, FunctionN
 use jiff::tz::TimeZone;
 
 use self::rate::Rate;
-use self::words::{attempt_words, line, place};
+use self::words::{attempt_words, line};
+pub use self::words::{own_output, place};
 use super::text::{Paint, Style, clean};
 use super::times::{Times, duration};
 
@@ -194,7 +195,9 @@ impl Renderer {
     }
 
     fn attempt(&mut self, fact: &Fact, lines: &mut Vec<String>) {
-        let Fact::Attempt { at, address, binding, function, error, state, logs, .. } = fact else { return };
+        let Fact::Attempt { at, address, binding, function, attempt, error, state, logs, .. } = fact else {
+            return;
+        };
         self.open.remove(address);
         let cannot_start = error.as_ref().filter(|e| e.class == FailureClass::CannotStart && state.is_none());
         if let Some(error) = cannot_start {
@@ -214,7 +217,13 @@ impl Renderer {
         lines.push(
             format!("{head}{} {label}  {}", self.style(style, mark), attempt_words(fact)).trim_end().into(),
         );
-        self.output(logs, lines);
+        self.output(&own_output(logs, error.as_ref()), lines);
+        if *attempt == 1
+            && state.is_none()
+            && let Some(place) = error.as_ref().and_then(place)
+        {
+            self.indented(&place, Style::Dim, lines);
+        }
         if *state == Some(FinalState::Dead) {
             let place = error.as_ref().and_then(place).map(|p| format!("{p} ")).unwrap_or_default();
             let text = format!(
@@ -289,7 +298,7 @@ impl Renderer {
             other => ("◦", Style::Plain, format!("{name} {}{colon}", clean(other)), rest),
         };
         lines.push(format!("{head}  {} {text}", self.style(style, mark)));
-        let body: Vec<_> = whole.lines().map(String::from).collect();
+        let body: Vec<_> = whole.lines().filter(|l| !l.trim().is_empty()).collect();
         self.output(&body, lines);
         if state == "cannot-start" {
             let text = format!("{INDENT}paused: {name} cannot start; save a fix to resume");
@@ -298,9 +307,7 @@ impl Renderer {
     }
 
     /// What a function printed, under its delivery.
-    fn output(&self, output: &[String], lines: &mut Vec<String>) {
-        let rows: Vec<&str> =
-            output.iter().flat_map(|l| l.lines()).filter(|l| !l.trim().is_empty()).collect();
+    fn output(&self, rows: &[&str], lines: &mut Vec<String>) {
         for row in rows.iter().take(MAX_OUTPUT_LINES) {
             self.indented(&line(row), Style::Plain, lines);
         }

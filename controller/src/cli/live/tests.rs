@@ -320,3 +320,18 @@ fn the_place_of_an_error_is_found_in_both_languages() {
     assert_eq!(place(&python).as_deref(), Some("a.py:2 in handler"));
     assert_eq!(place(&error(&["nothing", "at"])), None);
 }
+
+#[test]
+fn the_report_of_an_error_is_not_shown_twice() {
+    let mut error = failure("ValueError", "not an image");
+    error.stack = vec!["  File \"/app/thumbnail.py\", line 14, in handler".into()];
+    let logs =
+        ["working", "[ERROR] ValueError: not an image", "Traceback (most recent call last):", "  File …"];
+    let logs = logs.map(String::from).to_vec();
+    let first = attempt(Try { state: None, error: Some(error), logs, next: Some(500), ..Try::default() });
+    let expected = "\
+12:00:00.000  1-1  ↻ thumbnail        5 ms  ValueError: not an image     try 1 of 4, again in 0.5 s
+              │ working
+              │ thumbnail.py:14 in handler";
+    assert_eq!(play(&mut thumbnails(), &[first]), expected);
+}

@@ -47,6 +47,17 @@ pub fn line(text: &str) -> String {
     clean(&cut(text.lines().next().unwrap_or(""), MAX_LINE_CHARS)).into_owned()
 }
 
+/// What the function itself printed: the report of the error, which runtimes print last (`[ERROR] ValueError: …` with
+/// the stack), says nothing that the error does not say.
+pub fn own_output<'a>(logs: &'a [String], error: Option<&ErrorInfo>) -> Vec<&'a str> {
+    let mut lines: Vec<&str> = logs.iter().flat_map(|l| l.lines()).filter(|l| !l.trim().is_empty()).collect();
+    let report = error.map(|e| format!("[ERROR] {}", e.kind));
+    if let Some(start) = report.and_then(|report| lines.iter().rposition(|l| l.starts_with(&report))) {
+        lines.truncate(start);
+    }
+    lines
+}
+
 /// Where in the user's code an error came from: `thumbnail.py:14 in handler`.
 pub fn place(error: &ErrorInfo) -> Option<String> {
     let python = |text: &str| {
