@@ -1,0 +1,227 @@
+//! What a wrong key or value probably meant: words of other products, words of later releases, typing errors.
+
+use serde_json::Value;
+
+use crate::tree::{Kind, Node};
+
+/// Keys of the surface that this release refuses: definition, key, what to do meanwhile.
+const LATER_KEYS: &[(&str, &str, &str)] = &[
+    ("", "destinations", "until then a function can send its result itself"),
+    ("", "workflows", "until then functions call each other through a `topic`"),
+    ("Source", "kafka", KINDS),
+    ("Source", "rabbitmq", KINDS),
+    ("Source", "sqs", KINDS),
+    ("Source", "http", KINDS),
+    ("Event", "kafka", KINDS),
+    ("Event", "rabbitmq", KINDS),
+    ("Event", "sqs", KINDS),
+    ("Event", "http", "until then `webhook` takes requests, without an answer from the function"),
+    ("Event", "rate", "until then `concurrency` bounds how much runs at once"),
+    ("Event", "debounce", ""),
+    ("Event", "singleton", ""),
+    ("Event", "on_success", "until then a function can send its result itself"),
+    ("Event", "on_failure", "dead letters are always kept: `bellwire dead-letters list`"),
+    ("Function", "build", "until then install into a `.venv` or `node_modules` beside the code"),
+    ("Function", "network", ""),
+    ("Function", "rollout", ""),
+    ("Telemetry", "otlp", "metrics are at `/metrics` of the admin door"),
+    ("Limits", "namespaces", ""),
+    ("Token", "namespaces", "a token holds for the one namespace of this controller"),
+    ("Auth", "oauth", "until then there are `bearer` and `basic`"),
+];
+
+const KINDS: &str = "this release has the kinds `s3`, `schedule`, `webhook` and `topic`";
+
+/// Words of other products: definitions, the word without `_` and `-` in lower case, what to write, where it is from.
+/// `{v}` is the value, `{v+1}` one more.
+const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
+    (&[""], "provider", "`defaults: { function: … }`", "serverless.yml"),
+    (&[""], "custom", "keys that start with `x-`", "serverless.yml"),
+    (&[""], "stepfunctions", "`workflows`, not supported yet", "serverless.yml"),
+    (&[""], "frameworkversion", "nothing", "serverless.yml"),
+    (&[""], "resources", "nothing: resources are made elsewhere", "serverless.yml, SAM"),
+    (&[""], "plugins", "nothing", "serverless.yml"),
+    (&[""], "package", "`code` at the function", "serverless.yml"),
+    (&[""], "globals", "`defaults: { function: … }`", "SAM"),
+    (&[""], "name", "`service: {v}`", "other tools"),
+    (FUNCTION, "memorysize", "`memory: {v}MB`", "serverless.yml, SAM"),
+    (FUNCTION, "codeuri", "`code: {v}`", "SAM"),
+    (FUNCTION, "env", "`environment`", "other tools"),
+    (FUNCTION, "reservedconcurrency", "`concurrency: {v}`", "serverless.yml"),
+    (FUNCTION, "reservedconcurrentexecutions", "`concurrency: {v}`", "SAM"),
+    (FUNCTION, "provisionedconcurrency", "`warm: {v}`", "serverless.yml"),
+    (FUNCTION, "deploymentpreference", "`rollout`, not supported yet", "SAM"),
+    (FUNCTION, "layers", "nothing: put the files into `code`", "Lambda"),
+    (FUNCTION, "role", "nothing: there is no IAM here", "Lambda"),
+    (FUNCTION, "vpc", "nothing: a worker has its host's network", "Lambda"),
+    (FUNCTION, "deadletterconfig", NO_DLQ, "Lambda"),
+    (FUNCTION, "ephemeralstoragesize", "nothing", "serverless.yml"),
+    (FUNCTION, "numworkers", "nothing: `concurrency` is enough", "nuclio"),
+    (EVENT, "batchsize", "`batch: {v}`; more than 1 is not supported yet", "serverless.yml: batchSize"),
+    (EVENT, "maximumbatchingwindow", "`batch: { window: {v}s }`, not supported yet", "serverless.yml"),
+    (EVENT, "bisectbatchonfunctionerror", "`batch: { bisect: {v} }`, not supported yet", "Lambda"),
+    (EVENT, "functionresponsetype", "nothing: `batchItemFailures` is always honoured", "serverless.yml"),
+    (EVENT, "filterpatterns", "`filter`", "serverless.yml"),
+    (EVENT, "filtercriteria", "`filter`", "SAM"),
+    (EVENT, "eventpattern", "`filter`", "EventBridge"),
+    (EVENT, "pattern", "`filter`", "SAM"),
+    (EVENT, "maximumretryattempts", "`retry: { attempts: {v+1} }`: the first try counts here", "Lambda"),
+    (EVENT, "maximumeventage", "`max_age: {v}s`", "Lambda"),
+    (EVENT, "maximumeventageinseconds", "`max_age: {v}s`", "Lambda"),
+    (EVENT, "maximumrecordageinseconds", "`max_age: {v}s`", "Lambda"),
+    (EVENT, "maximumconcurrency", "`concurrency: {v}`", "Lambda"),
+    (EVENT, "scalingconfig", "`concurrency`", "Lambda"),
+    (EVENT, "parallelizationfactor", "nothing", "Lambda"),
+    (EVENT, "startingposition", "`start: earliest`, `now` or a time", "Lambda"),
+    (EVENT, "destinations", "`on_success` and `on_failure`, not supported yet", "Lambda"),
+    (EVENT, "deadlettersink", NO_DLQ, "Knative"),
+    (EVENT, "deadletterconfig", NO_DLQ, "SAM"),
+    (EVENT, "delivery", "`retry`", "Knative"),
+    (EVENT, "httpapi", "`webhook: { path: …, verify: … }`", "serverless.yml"),
+    (EVENT, "eventbridge", "`topic`", "serverless.yml"),
+    (EVENT, "sns", "`topic`", "serverless.yml"),
+    (EVENT, "stream", "`kafka`, not supported yet", "serverless.yml"),
+    (EVENT, "cron", "`schedule: {v}`", "other tools"),
+    (&["EventDefaults"], "name", EACH_EVENT, "no default can name it"),
+    (&["FunctionDefaults"], "events", EACH_FUNCTION, "a binding has one function"),
+    (&["FunctionDefaults"], "handler", EACH_FUNCTION, "it says what one function is"),
+    (&["FunctionDefaults"], "command", EACH_FUNCTION, "it says what one function is"),
+    (&["FunctionDefaults"], "url", EACH_FUNCTION, "it says what one function is"),
+    (&["EventDefaults"], "source", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "s3", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "schedule", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "webhook", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "topic", EACH_EVENT, "it says where one binding reads"),
+    (&["Schedule"], "rate", "`expression: {v}`", "serverless.yml"),
+    (&["Schedule"], "cron", "`expression: {v}`", "other tools"),
+    (&["Schedule"], "scheduleexpression", "`expression: {v}`", "EventBridge Scheduler"),
+    (&["Schedule"], "scheduleexpressiontimezone", "`timezone: {v}`", "EventBridge Scheduler"),
+    (&["Schedule"], "flexibletimewindow", "`jitter`", "EventBridge Scheduler"),
+    (&["S3", "S3Inline"], "rules", "`prefix` and `suffix`", "serverless.yml"),
+    (&["S3", "S3Inline"], "events", "`event`", "SAM"),
+    (&["S3", "S3Inline"], "existing", "nothing", "serverless.yml"),
+    (&["Retry"], "maximumretryattempts", "`attempts: {v+1}`: the first try counts here", "Lambda"),
+    (&["Retry"], "maxattempts", "`attempts: {v}`", "Temporal, Step Functions"),
+    (&["Retry"], "maximumattempts", "`attempts: {v}`", "Temporal"),
+    (&["Retry"], "retry", "`attempts: {v+1}`: the first try counts here", "Knative"),
+    (&["Retry"], "backoffdelay", "`min_delay`", "Knative"),
+    (&["Retry"], "initialinterval", "`min_delay: {v}`", "Restate, Temporal"),
+    (&["Retry"], "maxinterval", "`max_delay: {v}`", "Restate"),
+    (&["Retry"], "maximuminterval", "`max_delay: {v}`", "Temporal"),
+    (&["Retry"], "backoffpolicy", "nothing: waits double, with jitter", "Knative"),
+    (&["Retry"], "backoffcoefficient", "nothing: waits double, with jitter", "Temporal"),
+    (&["Retry"], "nonretryableerrortypes", "`non_retryable`", "Temporal"),
+];
+
+const EACH_FUNCTION: &str = "to stand at the function itself";
+const EACH_EVENT: &str = "to stand at the entry of `events:` itself";
+const FUNCTION: &[&str] = &["Function", "FunctionDefaults"];
+const EVENT: &[&str] = &["Event", "EventDefaults", "S3", "S3Inline", "Schedule", "Webhook", "Topic"];
+const NO_DLQ: &str = "nothing: dead letters are always kept";
+
+/// Keys that stand beside the kind key and are often written under it.
+const POLICY: &[&str] = &["filter", "batch", "ordering", "retry", "max_age", "concurrency", "input", "name"];
+
+/// What to do instead of a key that this release refuses; `None` when it is not one of those.
+pub(crate) fn later_key(definition: &str, key: &str) -> Option<&'static str> {
+    let definition = match definition {
+        "EventDefaults" => "Event",
+        "FunctionDefaults" => "Function",
+        other => other,
+    };
+    LATER_KEYS.iter().find(|(d, k, _)| *d == definition && *k == key).map(|(_, _, help)| *help)
+}
+
+/// The keys that this release refuses, for the reference page: definition and key.
+pub(crate) fn later_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    LATER_KEYS.iter().map(|(definition, key, _)| (*definition, *key))
+}
+
+/// Whether a value belongs to the surface but not to this release: how it is called, and what to do meanwhile.
+pub(crate) fn later_value(key: &str, node: &Node) -> Option<(String, &'static str)> {
+    let value = node.scalar().map(|s| &s.value);
+    let text = value.and_then(Value::as_str);
+    let written = |text: &str| format!("`{key}: {}`", crate::diagnostic::shown(text));
+    match (key, &node.kind, text) {
+        ("batch", Kind::Map(_), _) => Some(("`batch` as a map".into(), "each invocation receives one event")),
+        ("batch", Kind::Scalar(_), _) if value.and_then(Value::as_u64).is_some_and(|n| n > 1) => {
+            let n = value.and_then(Value::as_u64).unwrap_or_default();
+            Some((written(&n.to_string()), "each invocation receives one event"))
+        }
+        ("ordering", _, Some("key")) => {
+            Some((written("key"), "until then `concurrency: 1` keeps deliveries from overlapping"))
+        }
+        ("exhausted", _, Some("block-key")) => Some((written("block-key"), "`skip-event` is what there is")),
+        ("isolation", _, Some("required")) => Some((written("required"), "`best-effort` is what there is")),
+        ("via", _, Some(text)) if text != "webhook" => {
+            Some((written(text), "notifications arrive at the ingress path `/s3`: `via: webhook`"))
+        }
+        ("tls", Kind::Map(_), _) => Some((
+            "`tls` with a certificate".into(),
+            "put a proxy that encrypts before the door, and say so with `tls: off`",
+        )),
+        ("input", _, Some(text)) if text.trim_start().starts_with("{%") => {
+            Some(("`input` as JSONata".into(), "write constant JSON"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a key of an `events:` entry says how, not where from.
+pub(crate) fn is_policy(key: &str) -> bool {
+    matches!(key, "rate" | "debounce" | "singleton" | "on_success" | "on_failure")
+}
+
+/// What an unknown key probably meant.
+pub(crate) fn unknown_key(definition: &str, key: &str, value: &Node, known: &[&str]) -> Option<String> {
+    let bare: String = key.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect();
+    if let Some(same) = known.iter().find(|k| k.replace('_', "") == bare) {
+        return Some(format!("here it is `{same}`"));
+    }
+    if let Some((_, _, instead, origin)) =
+        FOREIGN.iter().find(|(d, w, _, _)| *w == bare && d.contains(&definition))
+    {
+        let instead = fill(instead, value);
+        let start = if instead.starts_with('`') { "here it is" } else { "here it needs" };
+        return Some(format!("{start} {instead} ({origin})"));
+    }
+    if matches!(definition, "S3" | "S3Inline" | "Schedule" | "Webhook" | "Topic") && POLICY.contains(&key) {
+        return Some(format!("`{key}` stands beside the kind key, not under it: one level to the left"));
+    }
+    nearest(key, known).map(|word| format!("did you mean `{word}`?"))
+}
+
+/// The word nearest to what was written, when it is near enough to be a typing error.
+pub(crate) fn nearest<'w>(text: &str, words: &[&'w str]) -> Option<&'w str> {
+    let lower = text.to_lowercase();
+    let far = (text.chars().count() / 3).clamp(1, 3);
+    words
+        .iter()
+        .map(|word| (strsim::damerau_levenshtein(&lower, &word.to_lowercase()), *word))
+        .filter(|(distance, _)| *distance <= far)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+fn fill(template: &str, value: &Node) -> String {
+    let Some(scalar) = value.scalar() else { return template.replace(": {v}", "").replace(": {v+1}", "") };
+    let more = scalar.value.as_i64().map_or_else(
+        || "…".to_owned(),
+        |n| {
+            if n < 0 { "unlimited".to_owned() } else { n.saturating_add(1).to_string() }
+        },
+    );
+    template.replace("{v+1}", &more).replace("{v}", &crate::diagnostic::shown(&scalar.raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_are_near_and_other_words_are_not() {
+        assert_eq!(nearest("retyr", &["retry", "rate"]), Some("retry"));
+        assert_eq!(nearest("Timeout", &["timeout"]), Some("timeout"));
+        assert_eq!(nearest("banana", &["retry", "name"]), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! Entries of `events:` to bindings: which source, which filter, which policy.
+
+use std::collections::BTreeMap;
+
+use bellwire_patterns::Pattern;
+use bellwire_schemas::service::{BindingSpec, SourceKind, Start};
+use bellwire_schemas::{BindingName, FunctionName, RetryPolicy, SourceName, Timestamp};
+use serde_json::{Map, Value};
+
+use super::objects;
+use super::sources::{self, Sources};
+use crate::context::Context;
+use crate::diagnostic::Code;
+use crate::shape::{Attempts, Event, Function, Retry, S3Inline};
+use crate::tree::{At, Node, Pos};
+
+/// Lowers the entries of one function.
+pub(super) fn lower(
+    function: &str,
+    spec: &Function,
+    at: &At<'_>,
+    sources: &mut Sources<'_>,
+    cx: &mut Context<'_>,
+) -> Vec<BindingSpec> {
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let mut out = Vec::new();
+    let events = at.key("events");
+    for (i, event) in spec.events.iter().enumerate() {
+        let at = events.item(i);
+        let at = At { within: at.path.clone(), ..at };
+        let filter = filter(event, &at, cx);
+        let retry = retry(&event.policy.retry, &at, cx);
+        let start = start(&event.policy.start.0, &at, cx);
+        let Some((source, kind)) = source(function, event, &at, sources, cx) else { continue };
+        let name = event.name.as_ref().map_or(source.as_str(), |name| &name.0).to_owned();
+        if let Some(line) = taken.insert(name.clone(), kind.line) {
+            let message = format!("`{function}` has an entry called `{name}` already, in line {line}");
+            cx.error(Code::Conflict, kind, &at.path, message).help =
+                Some("give this one a `name:` of its own: it becomes the binding's identity".into());
+            continue;
+        }
+        out.push(BindingSpec {
+            name: BindingName::new(format!("{function}:{name}")),
+            function: FunctionName::new(function),
+            source,
+            filter,
+            retry,
+            max_age: event.policy.max_age.map(|span| span.0),
+            concurrency: event.policy.concurrency,
+            start,
+            input: event.policy.input.as_ref().map(|input| input.0.clone()),
+            enabled: event.policy.enabled,
+        });
+    }
+    out
+}
+
+/// The source of an entry, and where its kind key stands.
+fn source(
+    function: &str,
+    event: &Event,
+    at: &At<'_>,
+    sources: &mut Sources<'_>,
+    cx: &mut Context<'_>,
+) -> Option<(SourceName, Pos)> {
+    if let Some(name) = &event.source {
+        let at = at.key("source");
+        return sources.named(&name.0, &at, cx).map(|source| (source, at.key));
+    }
+    let (word, name, kind, common) = if let Some(s3) = &event.s3 {
+        let bucket = s3.s3.bucket.0.clone();
+        ("s3", format!("s3.{bucket}"), SourceKind::S3 { bucket }, &s3.s3.common)
+    } else if let Some(spec) = &event.schedule {
+        let kind = sources::schedule(spec, &at.key("schedule"), cx)?;
+        ("schedule", format!("schedule.{function}"), kind, &spec.common)
+    } else if let Some(spec) = &event.webhook {
+        let kind = sources::webhook(spec, &at.key("webhook"), cx)?;
+        ("webhook", sources::webhook_name(&spec.path.0), kind, &spec.common)
+    } else {
+        let spec = event.topic.as_ref()?;
+        let topic = spec.name.0.clone();
+        ("topic", format!("topic.{topic}"), SourceKind::Topic { topic }, &spec.common)
+    };
+    let at = at.key(word);
+    sources.add(&name, kind, common, &at, cx).map(|source| (source, at.key))
+}
+
+/// The patterns of an entry: those written, each together with the short words of an inline `s3`.
+fn filter(event: &Event, at: &At<'_>, cx: &mut Context<'_>) -> Vec<Value> {
+    let written = at.key("filter");
+    let words = |list: &[crate::shape::words::Text]| list.iter().map(|t| t.0.clone()).collect::<Vec<_>>();
+    let short = event.s3.as_ref().map(|s3: &S3Inline| {
+        let events: Vec<String> = s3.event.iter().map(|e| e.0.clone()).collect();
+        objects::condition(&events, &words(&s3.prefix), &words(&s3.suffix))
+    });
+    let short = short.unwrap_or_default();
+    if event.policy.filter.is_empty() {
+        return check_short(short, at, cx).into_iter().collect();
+    }
+    let mut out = Vec::new();
+    for (i, filter) in event.policy.filter.iter().enumerate() {
+        let at = if written.node.items().is_empty() { written.clone() } else { written.item(i) };
+        let mut pattern: Map<String, Value> =
+            filter.0.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
+        if let Err(e) = Pattern::from_value(&Value::Object(pattern.clone())) {
+            let place = pointed(at.node, &e.pointer);
+            cx.error(Code::BadValue, place, &at.path, format!("this filter is no pattern: {}", e.message));
+            continue;
+        }
+        if let Some(key) = short.keys().find(|key| pattern.contains_key(*key)) {
+            let key_at = at.node.entry(key).map_or(at.key, |e| e.at);
+            let message = format!("`filter` and the words under `s3` both ask for `{key}`");
+            cx.error(Code::Conflict, key_at, &at.path, message).help =
+                Some("say all of it in `filter`, or all of it with `event`, `prefix` and `suffix`".into());
+            continue;
+        }
+        pattern.extend(short.clone());
+        out.push(Value::Object(pattern));
+    }
+    out
+}
+
+fn check_short(short: Map<String, Value>, at: &At<'_>, cx: &mut Context<'_>) -> Option<Value> {
+    if short.is_empty() {
+        return None;
+    }
+    let pattern = Value::Object(short);
+    if let Err(e) = Pattern::from_value(&pattern) {
+        let at = at.key("s3");
+        cx.error(Code::BadValue, at.key, &at.within, format!("these words make no filter: {}", e.message));
+    }
+    Some(pattern)
+}
+
+/// The place that a JSON pointer into a pattern means, or the nearest one around it.
+fn pointed(node: &Node, pointer: &str) -> Pos {
+    let mut node = node;
+    let mut place = node.at;
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        if let Some(entry) = node.entry(&step) {
+            place = entry.at;
+            node = &entry.value;
+        } else if let Some(item) = step.parse().ok().and_then(|i: usize| node.items().get(i)) {
+            place = item.at;
+            node = item;
+        } else {
+            break;
+        }
+    }
+    place
+}
+
+fn retry(retry: &Retry, at: &At<'_>, cx: &mut Context<'_>) -> RetryPolicy {
+    let (min_delay, max_delay) = (retry.min_delay.0, retry.max_delay.0);
+    if min_delay.is_zero() || max_delay < min_delay {
+        let at = at.key("retry");
+        let at = if at.node.entry("min_delay").is_some_and(|e| e.value.at != at.node.at) {
+            at.key("min_delay")
+        } else {
+            at.key("max_delay")
+        };
+        let message = "`retry` waits from `min_delay`, more than 0s, up to `max_delay`".to_owned();
+        cx.error(Code::Conflict, at.node.at, &at.within, message).help =
+            Some(format!("here they are {} and {}", retry.min_delay, retry.max_delay));
+    }
+    RetryPolicy {
+        attempts: match retry.attempts {
+            Attempts::Count(count) => Some(count),
+            Attempts::Word(_) => None,
+        },
+        min_delay,
+        max_delay,
+        non_retryable: retry.non_retryable.iter().map(|name| name.0.clone()).collect(),
+    }
+}
+
+fn start(text: &str, at: &At<'_>, cx: &mut Context<'_>) -> Start {
+    let parsed = match text {
+        "now" => Ok(Start::Now),
+        "earliest" => Ok(Start::Earliest),
+        // Dates have two hyphens, addresses one.
+        text if text.matches('-').count() == 1 => text.parse().map(Start::Address),
+        text => Timestamp::parse(text).map(Start::At),
+    };
+    parsed.unwrap_or_else(|e| {
+        let at = at.key("start");
+        cx.error(Code::BadValue, at.node.at, &at.within, e);
+        Start::Now
+    })
+}

@@ -1,0 +1,151 @@
+//! The controller part: ledger, doors, limits, tokens.
+
+use bellwire_schemas::service::{ControllerSpec, LedgerSpec, Role, Secret, TokenSpec};
+
+use crate::context::Context;
+use crate::diagnostic::{Code, shown};
+use crate::shape::{File, Ledger, Level, Logs, RoleWord};
+use crate::source_text::Blot;
+use crate::tree::At;
+
+/// Lowers the controller part.
+pub(super) fn lower(file: &File, top: &At<'_>, cx: &mut Context<'_>) -> ControllerSpec {
+    let ledger = ledger(&file.ledger, &top.key("ledger"), cx);
+    doors(file, top, cx);
+    if file.limits.event_size > file.limits.memory {
+        let at = top.key("limits").key("event_size");
+        let message = "`event_size` is larger than the `memory` that holds events".to_owned();
+        cx.error(Code::Conflict, at.node.at, &at.within, message);
+    }
+    if file.limits.event_size.0 == 0 {
+        let at = top.key("limits").key("event_size");
+        cx.error(Code::BadValue, at.node.at, &at.within, "`event_size` is more than 0".into());
+    }
+    let tokens = file.security.tokens.iter().map(|(name, token)| TokenSpec {
+        name: name.0.clone(),
+        role: match token.role {
+            RoleWord::Read => Role::Read,
+            RoleWord::Operate => Role::Operate,
+            RoleWord::Admin => Role::Admin,
+            RoleWord::Publish => Role::Publish,
+        },
+        secret: Secret::new(&*token.secret.0),
+    });
+    ControllerSpec {
+        ledger,
+        ingress: file.listen.ingress.0.clone(),
+        admin: file.listen.admin.0.clone(),
+        event_size: file.limits.event_size,
+        memory: file.limits.memory,
+        tokens: tokens.collect(),
+        allow_private_urls: file.security.allow_private_urls.iter().map(|u| u.0.clone()).collect(),
+        logs_json: file.telemetry.logs == Logs::Json,
+        log_level: Level::word(file.telemetry.level).to_owned(),
+    }
+}
+
+fn ledger(ledger: &Ledger, at: &At<'_>, cx: &mut Context<'_>) -> LedgerSpec {
+    let url_at = at.key("url");
+    let within = if url_at.node.at == at.node.at { &at.within } else { &url_at.within };
+    let mut refuse = |code: Code, message: String, help: &str| {
+        // Such a URL may hold a password.
+        cx.text.blot(url_at.node.at, Blot::Password);
+        cx.error(code, url_at.node.at, within, message).help = Some(help.to_owned());
+    };
+    let mut url = String::new();
+    let text = ledger.url.0.as_str();
+    match text.strip_prefix("sqlite:") {
+        Some(path)
+            if path.is_empty() || path.starts_with(':') || path.starts_with("//") || path.contains('?') =>
+        {
+            refuse(
+                Code::BadValue,
+                format!("`{}` names no file", shown(text)),
+                "write `sqlite:` and a path, such as `sqlite:.bellwire/ledger.db`",
+            );
+        }
+        Some(path) => url = format!("sqlite:{}", absolute(path, cx)),
+        None if text.starts_with("postgres:") || text.starts_with("postgresql:") => {
+            refuse(
+                Code::NotSupportedYet,
+                "a ledger in Postgres is not supported yet".into(),
+                "the ledger of this release is a file: `sqlite:.bellwire/ledger.db`",
+            );
+        }
+        None => refuse(
+            Code::BadValue,
+            "this is no ledger".into(),
+            "write `sqlite:` and a path, such as `sqlite:.bellwire/ledger.db`",
+        ),
+    }
+    if ledger.lanes != 1 {
+        let at = at.key("lanes");
+        cx.error(Code::BadValue, at.node.at, &at.within, "a ledger in SQLite has one lane".into());
+    }
+    if ledger.retention.0.is_zero() {
+        let at = at.key("retention");
+        cx.error(Code::BadValue, at.node.at, &at.within, "`retention` is more than 0s".into());
+    }
+    LedgerSpec { url, retention: ledger.retention.0, max_size: Some(ledger.max_size), lanes: ledger.lanes }
+}
+
+fn absolute(path: &str, cx: &Context<'_>) -> String {
+    cx.resolve(path).display().to_string()
+}
+
+/// Whether an address can only be reached from this machine.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn doors(file: &File, top: &At<'_>, cx: &mut Context<'_>) {
+    let listen = top.key("listen");
+    let doors = [("ingress", &file.listen.ingress.0), ("admin", &file.listen.admin.0)];
+    for (key, address) in doors {
+        let at = listen.key(key);
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            cx.error(
+                Code::BadValue,
+                at.node.at,
+                &at.within,
+                format!("`{address}` has no port from 0 to 65535"),
+            );
+            continue;
+        }
+        if is_loopback(address) {
+            continue;
+        }
+        if file.security.tokens.is_empty() && !cx.dropped("security") {
+            let message = format!("`{address}` is open to the network, and there are no tokens");
+            cx.error(Code::Conflict, at.node.at, &at.within, message).help =
+                Some("write `security: { tokens: { <name>: { role: admin, secret: ${env:NAME} } } }`".into());
+        }
+        if file.listen.tls.is_none() && !cx.dropped("listen.tls") {
+            let message = format!("`{address}` is open to the network, and nothing is said about TLS");
+            cx.error(Code::Conflict, at.node.at, &at.within, message).help =
+                Some("put a proxy that encrypts before it, and say so with `listen: { tls: off }`".into());
+        }
+    }
+    if file.listen.ingress == file.listen.admin && !file.listen.admin.0.ends_with(":0") {
+        let at = listen.key("admin");
+        cx.error(Code::Conflict, at.node.at, &at.within, "the two doors need two addresses".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_is_what_only_this_machine_reaches() {
+        for yes in ["127.0.0.1:7070", "127.9.9.9:1", "localhost:0", "[::1]:7070"] {
+            assert!(is_loopback(yes), "{yes}");
+        }
+        for no in ["0.0.0.0:7070", "[::]:7070", "example.com:1", "localhost.evil.com:1"] {
+            assert!(!is_loopback(no), "{no}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Sources, named and inline: one register, in which equal definitions are one source.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bellwire_schedules::{Schedule as Expression, time_zone};
+use bellwire_schemas::service::{
+    Decode, DedupRule, HmacAlgorithm, HmacEncoding, HmacRule, KeyRule, Missed, ScheduleSpec, Secret,
+    SourceKind, SourceSpec, Verify, WebhookSpec,
+};
+use bellwire_schemas::{SourceName, Timestamp};
+
+use crate::context::Context;
+use crate::diagnostic::{Code, shown};
+use crate::hints::nearest;
+use crate::shape::words::Name;
+use crate::shape::{
+    Common, DecodeWord, Dedup, File, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, Schedule,
+    Verify as VerifyShape, VerifyWord, Webhook,
+};
+use crate::tree::{At, Node, join};
+
+/// All sources of a file.
+pub(super) struct Sources<'d> {
+    list: Vec<SourceSpec>,
+    /// Place in the list, and the line where it was first written.
+    names: BTreeMap<String, (usize, usize)>,
+    /// Which source takes the arrivals of a bucket, path or topic.
+    doors: BTreeMap<(&'static str, String), SourceName>,
+    declared: &'d BTreeSet<String>,
+    /// Names that another error took out: nothing more is said about them.
+    broken: BTreeSet<String>,
+}
+
+impl<'d> Sources<'d> {
+    pub fn new(declared: &'d BTreeSet<String>) -> Self {
+        Self {
+            list: Vec::new(),
+            names: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            declared,
+            broken: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in what stands under `sources:`.
+    pub fn declare(&mut self, file: &File, top: &At<'_>, cx: &mut Context<'_>) {
+        let sources = top.key("sources");
+        for entry in top.node.get("sources").map(Node::entries).unwrap_or_default() {
+            let name = Name(entry.key.clone());
+            let Some(source) = file.sources.get(&name) else { continue };
+            let at = sources.entry(entry);
+            let found = if let Some(s3) = &source.s3 {
+                Some((SourceKind::S3 { bucket: s3.bucket.0.clone() }, &s3.common))
+            } else if let Some(spec) = &source.schedule {
+                schedule(spec, &at.key("schedule"), cx).map(|kind| (kind, &spec.common))
+            } else if let Some(spec) = &source.webhook {
+                webhook(spec, &at.key("webhook"), cx).map(|kind| (kind, &spec.common))
+            } else {
+                source.topic.as_ref().map(|t| (SourceKind::Topic { topic: t.name.0.clone() }, &t.common))
+            };
+            match found {
+                Some((kind, common)) => {
+                    self.add(&name.0, kind, common, &at, cx);
+                }
+                None => {
+                    self.broken.insert(name.0.clone());
+                }
+            }
+        }
+    }
+
+    /// Adds a source, or finds the equal one that is there; `None` after an error.
+    pub fn add(
+        &mut self,
+        name: &str,
+        kind: SourceKind,
+        common: &Common,
+        at: &At<'_>,
+        cx: &mut Context<'_>,
+    ) -> Option<SourceName> {
+        let spec = SourceSpec {
+            name: SourceName::new(name),
+            kind,
+            key: key_rule(common),
+            dedup: dedup_rule(common),
+            decode: match common.decode {
+                DecodeWord::Auto => Decode::Auto,
+                DecodeWord::Json => Decode::Json,
+                DecodeWord::Bytes => Decode::Bytes,
+            },
+            enabled: common.enabled,
+        };
+        if let Some((index, line)) = self.names.get(name) {
+            if self.list[*index] == spec {
+                return Some(spec.name);
+            }
+            let message =
+                format!("this differs from the source `{name}` in line {line}, and has the same name");
+            cx.error(Code::Conflict, at.key, &at.within, message).help =
+                Some("name it under `sources:`".into());
+            return None;
+        }
+        if let Some(door) = door(&spec.kind) {
+            if let Some(other) = self.doors.get(&door) {
+                let message = format!("this is the same {} as the source `{other}`", door.0);
+                let help = if self.declared.contains(other.as_str()) {
+                    format!("several bindings can read one source: write `source: {other}`")
+                } else {
+                    "several bindings can read one source: name it once under `sources:`".into()
+                };
+                cx.error(Code::Conflict, at.key, &at.within, message).help = Some(help);
+                return None;
+            }
+            self.doors.insert(door, spec.name.clone());
+        }
+        self.names.insert(name.to_owned(), (self.list.len(), at.key.line));
+        self.list.push(spec.clone());
+        Some(spec.name)
+    }
+
+    /// The source that `source: <name>` means; `None` after an error, or where the source itself was refused.
+    pub fn named(&self, name: &str, at: &At<'_>, cx: &mut Context<'_>) -> Option<SourceName> {
+        if self.names.contains_key(name) && self.declared.contains(name) {
+            return Some(SourceName::new(name));
+        }
+        if !self.broken.contains(name) && !self.declared.contains(name) {
+            let known: Vec<&str> = self.declared.iter().map(String::as_str).collect();
+            let help = nearest(name, &known).map_or_else(
+                || {
+                    format!(
+                        "name it under `sources:`; there {}",
+                        if known.is_empty() {
+                            "is nothing yet".into()
+                        } else {
+                            format!("are {}", known.join(", "))
+                        }
+                    )
+                },
+                |near| format!("did you mean `{near}`?"),
+            );
+            let message = format!("there is no source `{}`", shown(name));
+            cx.error(Code::BadValue, at.node.at, &at.within, message).help = Some(help);
+        }
+        None
+    }
+
+    pub fn finish(self) -> Vec<SourceSpec> {
+        self.list
+    }
+}
+
+/// What arrivals a source takes, where no other source can take them too.
+fn door(kind: &SourceKind) -> Option<(&'static str, String)> {
+    match kind {
+        SourceKind::S3 { bucket } => Some(("bucket", bucket.clone())),
+        SourceKind::Webhook(spec) => Some(("path", spec.path.clone())),
+        SourceKind::Topic { topic } => Some(("topic", topic.clone())),
+        SourceKind::Schedule(_) => None,
+    }
+}
+
+/// `/github/main` is the source `webhook.github-main`.
+pub(super) fn webhook_name(path: &str) -> String {
+    let word = path.trim_start_matches('/').to_lowercase();
+    let word: String = word.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("webhook.{word}")
+}
+
+fn key_rule(common: &Common) -> KeyRule {
+    match &common.key {
+        None => KeyRule::Default,
+        Some(path) if path.0 == "none" => KeyRule::None,
+        Some(path) => KeyRule::Path(path.0.clone()),
+    }
+}
+
+fn dedup_rule(common: &Common) -> DedupRule {
+    match &common.dedup {
+        Some(Dedup::Off(false)) => DedupRule::Off,
+        Some(Dedup::Key(rule)) => DedupRule::Path { path: rule.key.0.clone(), window: rule.window.0 },
+        None | Some(Dedup::Off(true)) => DedupRule::Default,
+    }
+}
+
+/// Judges a schedule.
+pub(super) fn schedule(spec: &Schedule, at: &At<'_>, cx: &mut Context<'_>) -> Option<SourceKind> {
+    let mut good = true;
+    for (i, expression) in spec.expression.iter().enumerate() {
+        if let Err(e) = Expression::parse(&expression.0) {
+            good = false;
+            let at = at.key("expression").item(i);
+            cx.error(Code::BadValue, at.node.at, &at.within, e.to_string());
+        }
+    }
+    if let Err(e) = time_zone(&spec.timezone.0) {
+        good = false;
+        let at = at.key("timezone");
+        cx.error(Code::BadValue, at.node.at, &at.within, e.to_string()).help =
+            Some("write an IANA name such as `Europe/Berlin`".into());
+    }
+    let mut moment = |key: &str, text: Option<&str>| match text.map(Timestamp::parse) {
+        Some(Err(e)) => {
+            good = false;
+            let at = at.key(key);
+            cx.error(Code::BadValue, at.node.at, &at.within, e);
+            None
+        }
+        Some(Ok(time)) => Some(time),
+        None => None,
+    };
+    let start = moment("start", spec.start.as_ref().map(|m| m.0.as_str()));
+    let end = moment("end", spec.end.as_ref().map(|m| m.0.as_str()));
+    if let (Some(start), Some(end)) = (start, end)
+        && end <= start
+    {
+        good = false;
+        let at = at.key("end");
+        cx.error(Code::Conflict, at.node.at, &at.within, "`end` is not after `start`".into());
+    }
+    good.then(|| {
+        SourceKind::Schedule(ScheduleSpec {
+            expressions: spec.expression.iter().map(|e| e.0.clone()).collect(),
+            timezone: spec.timezone.0.clone(),
+            missed: match spec.missed {
+                MissedWord::Last => Missed::Last,
+                MissedWord::None => Missed::None,
+                MissedWord::All => Missed::All,
+            },
+            jitter: spec.jitter.0,
+            start,
+            end,
+        })
+    })
+}
+
+/// Judges a webhook.
+pub(super) fn webhook(spec: &Webhook, at: &At<'_>, cx: &mut Context<'_>) -> Option<SourceKind> {
+    let verify = match &spec.verify {
+        VerifyShape::Word(VerifyWord::Github) => Verify::Github,
+        VerifyShape::Word(VerifyWord::Stripe) => Verify::Stripe,
+        VerifyShape::Word(VerifyWord::Slack) => Verify::Slack,
+        VerifyShape::Word(VerifyWord::StandardWebhooks) => Verify::StandardWebhooks,
+        VerifyShape::Word(VerifyWord::Token) => Verify::Token,
+        VerifyShape::Word(VerifyWord::None) => Verify::None,
+        VerifyShape::Hmac { hmac } => Verify::Hmac(hmac_rule(hmac)),
+    };
+    match (verify == Verify::None, spec.secret.is_empty()) {
+        (true, false) => {
+            let at = at.key("secret");
+            cx.error(Code::Conflict, at.key, &at.within, "`verify: none` asks for no secret".into()).help =
+                Some("take `secret` out, or say how it is checked, such as `verify: token`".into());
+            None
+        }
+        (false, true) if !cx.dropped(&join(&at.path, "secret")) => {
+            let at = at.key("verify");
+            cx.error(Code::MissingKey, at.key, &at.within, "`secret` is missing".into()).help =
+                Some("`verify` checks each request against it: write `secret: ${env:NAME}`".into());
+            None
+        }
+        _ => Some(SourceKind::Webhook(WebhookSpec {
+            path: spec.path.0.clone(),
+            verify,
+            secrets: spec.secret.iter().map(|s| Secret::new(&*s.0)).collect(),
+            tolerance: spec.tolerance.0,
+        })),
+    }
+}
+
+fn hmac_rule(hmac: &Hmac) -> HmacRule {
+    HmacRule {
+        header: hmac.header.0.clone(),
+        algorithm: match hmac.algorithm {
+            HmacAlgorithmWord::Sha1 => HmacAlgorithm::Sha1,
+            HmacAlgorithmWord::Sha256 => HmacAlgorithm::Sha256,
+            HmacAlgorithmWord::Sha512 => HmacAlgorithm::Sha512,
+        },
+        encoding: match hmac.encoding {
+            HmacEncodingWord::Hex => HmacEncoding::Hex,
+            HmacEncodingWord::Base64 => HmacEncoding::Base64,
+        },
+        prefix: hmac.prefix.0.clone(),
+    }
+}
