@@ -36,9 +36,9 @@ pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_WEIGHT};
 /// How strict the file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `dev`: secrets in the file are a warning, private addresses may be called.
+    /// `dev`, and `check` of what `dev` reads: secrets in the file are a warning, private addresses may be called.
     Dev,
-    /// `run`, `apply` and `check`: secrets are references without a default.
+    /// `run` and `apply`: secrets are references without a default.
     Run,
 }
 

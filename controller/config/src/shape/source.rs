@@ -120,7 +120,7 @@ pub(crate) enum Via {
     Webhook,
 }
 
-/// Object-store notifications, with a filter in short words.
+/// Object-store notifications. `event`, `prefix` and `suffix` are a filter in short words, for inline sources only.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct S3Inline {
     #[serde(flatten)]

@@ -1,6 +1,10 @@
 //! Tests of the configuration through its public face.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what it does by its name, and stops where it fails")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test says what it does by its name, and stops where it fails"
+)]
 
 mod golden;
 mod good;

@@ -97,3 +97,17 @@ fn a_secret_file_is_for_its_owner() {
         assert_eq!(load(&path, Mode::Run, &SystemEnv).is_ok(), right, "{mode:o}");
     }
 }
+
+#[test]
+fn the_shipped_examples_are_right() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    let mut read = 0;
+    for example in std::fs::read_dir(root).unwrap() {
+        let path = example.unwrap().path().join("bellwire.yaml");
+        if path.is_file() {
+            load(&path, Mode::Dev, &SystemEnv).unwrap_or_else(|report| panic!("{report}"));
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}
