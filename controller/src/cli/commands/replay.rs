@@ -140,7 +140,7 @@ async fn start(context: &Context, args: &ReplayArgs) -> Answer {
     if args.write.dry_run || plan.value.total == 0 {
         return report_plan(out, &plan);
     }
-    if !confirm(out, plan.value.total, "deliver again", args.write.yes)? {
+    if !confirm(out, plan.value.total, "repeat", args.write.yes)? {
         out.note("nothing was changed");
         return Ok(Exit::No);
     }

@@ -291,7 +291,10 @@ impl Renderer {
                 ("✗", Style::Red, "not reloaded, the last good configuration keeps running".into(), detail)
             }
             "reloaded" if first.is_empty() => ("↺", Style::Green, format!("reloaded {name}"), ""),
-            "reloaded" => ("↺", Style::Green, first, rest),
+            "reloaded" => {
+                let what = first.strip_prefix("reloaded ").unwrap_or(&first);
+                ("↺", Style::Green, format!("reloaded {what}"), rest)
+            }
             "started" => ("✓", Style::Green, format!("{name} starts again{colon}"), rest),
             "paused" => ("‖", Style::Yellow, format!("{name} paused{colon}"), rest),
             "resumed" => ("▸", Style::Green, format!("{name} resumed{colon}"), rest),

@@ -69,9 +69,9 @@ impl Rate {
         if over < WINDOW {
             return None;
         }
-        // A late tick must not look like a slow pace.
-        let seconds = u64::try_from(over.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
-        self.counting &= self.accepted.max(self.ended) / seconds > MAX_RATE;
+        // Half the pace to go back: a pace near the limit must not switch to and fro.
+        let per_second = u128::from(self.accepted.max(self.ended)) * 1_000 / over.as_millis().max(1);
+        self.counting &= per_second > u128::from(MAX_RATE / 2);
         (self.since, self.accepted, self.ended) = (None, 0, 0);
         if self.counting {
             self.since = Some(now);
