@@ -14,6 +14,8 @@ use bellwire_schemas::api::SendRequest;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::commands::send::media_type;
+
 /// The most files read from one folder.
 const MAX_FILES: usize = 1_000;
 /// The largest file, in bytes: the default of `limits.event_size`.
@@ -79,10 +81,11 @@ fn read(path: &Path) -> anyhow::Result<Sample> {
         Value::String(text) => text,
         json => json.to_string(),
     });
+    let content_type = file.content_type.or_else(|| data.as_deref().and_then(media_type).map(String::from));
     Ok(Sample {
         source: SourceName::new(file.source),
         after: Duration::from_millis(file.after_ms).min(MAX_AFTER),
-        request: SendRequest { data, content_type: file.content_type, sample: None, count: None },
+        request: SendRequest { data, content_type, sample: None, count: None },
     })
 }
 

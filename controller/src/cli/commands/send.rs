@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bellwire_schemas::api::{SendItem, SendRequest, SendResult};
 use clap::Args;
+use serde_json::Value;
 
 use crate::cli::Context;
 use crate::cli::client::{Client, Reply, segment};
@@ -43,7 +44,7 @@ pub struct SendArgs {
     /// A realistic body of the source's kind.
     #[arg(long)]
     sample: bool,
-    /// Media type of the body [default: application/json].
+    /// Media type of the body [default: told from the body: CloudEvents, JSON or plain text].
     #[arg(long, value_name = "TYPE", conflicts_with = "sample")]
     content_type: Option<String>,
     /// How many.
@@ -57,7 +58,8 @@ pub async fn run(context: &Context, args: SendArgs) -> Answer {
         Some(path) => Some(read_text(path)?),
         None => args.data.clone(),
     };
-    let request = SendRequest { data, content_type: args.content_type, sample: None, count: None };
+    let content_type = args.content_type.or_else(|| data.as_deref().and_then(media_type).map(String::from));
+    let request = SendRequest { data, content_type, sample: None, count: None };
     let client = context.client()?;
     let path = format!("/v1/sources/{}/sends", segment(&args.source));
     if args.number <= PER_REQUEST {
@@ -102,6 +104,20 @@ async fn send_many(
     }
     progress.clear();
     Ok(whole)
+}
+
+/// What a body is when nobody says: a CloudEvent, a batch of them, plain text; `None` for other JSON, the default.
+pub(in crate::cli) fn media_type(body: &str) -> Option<&'static str> {
+    let is_event =
+        |value: &Value| ["specversion", "id", "source", "type"].iter().all(|name| value[*name].is_string());
+    match serde_json::from_str::<Value>(body) {
+        Err(_) => Some("text/plain"),
+        Ok(Value::Array(items)) if !items.is_empty() && items.iter().all(is_event) => {
+            Some(bellwire_schemas::cloudevents::BATCH)
+        }
+        Ok(value) if is_event(&value) => Some(bellwire_schemas::cloudevents::STRUCTURED),
+        Ok(_) => None,
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, Failure> {
@@ -183,6 +199,21 @@ mod tests {
             address: address.map(|a| a.parse().unwrap()),
             code: code.map(Into::into),
             detail: code.map(|_| "too large".into()),
+        }
+    }
+
+    #[test]
+    fn a_body_says_what_it_is() {
+        let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+        for (body, expected) in [
+            (event.to_string(), Some("application/cloudevents+json")),
+            (format!("[{event},{event}]"), Some("application/cloudevents-batch+json")),
+            (format!("[{event},3]"), None),
+            (r#"{"id":"1"}"#.into(), None),
+            ("[]".into(), None),
+            ("hello".into(), Some("text/plain")),
+        ] {
+            assert_eq!(media_type(&body), expected, "{body}");
         }
     }
 
