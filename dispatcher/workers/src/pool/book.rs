@@ -11,6 +11,8 @@ use tokio::time::Instant;
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after a failed start.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Most workers of one crew that start at once: more would only slow each other down.
+const MAX_STARTING: usize = 8;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +189,7 @@ impl<W: Clone, T> Book<W, T> {
         match &self.trouble {
             Some(trouble) if now < trouble.next_try_at => 0,
             Some(_) => wanted.min(room).min(1_usize.saturating_sub(starting)),
-            None => wanted.min(room),
+            None => wanted.min(room).min(MAX_STARTING.saturating_sub(starting)),
         }
     }
 
@@ -241,6 +243,18 @@ mod tests {
         assert_eq!(book.wanted(now, false), 1);
         book.begin(2, now);
         assert_eq!(book.wanted(now, true), 0);
+    }
+
+    #[test]
+    fn a_crowd_starts_in_groups() {
+        let now = Instant::now();
+        let mut book = book(100, 0);
+        book.waiting.extend([(); 50]);
+        assert_eq!(book.wanted(now, true), 8);
+        (1..=8).for_each(|number| book.begin(number, now));
+        assert_eq!(book.wanted(now, true), 0);
+        book.turn(1, Stage::Idle, now);
+        assert_eq!(book.wanted(now, true), 1);
     }
 
     #[test]

@@ -231,11 +231,10 @@ impl Crew {
 
     /// The whole life of one worker.
     async fn live(self: Arc<Self>, number: u32) {
-        let begun = Instant::now();
         let (error, logs) = match self.start(number).await {
             Err(error) => (error, Vec::new()),
             Ok((worker, listener, child)) => {
-                let deadline = begun + self.shared.config.init_timeout;
+                let deadline = Instant::now() + self.shared.config.init_timeout;
                 let started = || self.stage(number) != Some(Stage::Starting);
                 let ended = worker.run(listener, child, deadline, started).await;
                 let error = ended.unwrap_or_else(|error| system_error("watch the worker", &error));
@@ -314,6 +313,10 @@ impl Crew {
                 book.trouble = None;
             }
             drop(book);
+            if init.is_some() {
+                // Those that wait for their turn to start.
+                self.fill(false);
+            }
             let Some(waiter) = waiter else { return };
             let crew = self.me.upgrade();
             match waiter.send(Ok(Lease { worker, init, crew })) {

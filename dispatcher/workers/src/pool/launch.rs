@@ -175,6 +175,9 @@ impl Ground {
         set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", spec.name).as_ref());
         set("AWS_LAMBDA_LOG_STREAM_NAME", stream.as_ref());
         set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".as_ref());
+        // Would make clients expect what is not served: several events at once, framed logs.
+        all.remove(OsStr::new("AWS_LAMBDA_MAX_CONCURRENCY"));
+        all.remove(OsStr::new("_LAMBDA_TELEMETRY_LOG_FD"));
         all
     }
 

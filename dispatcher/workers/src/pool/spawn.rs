@@ -3,21 +3,20 @@
 
 use std::io;
 use std::process::{Child, Command};
-use std::sync::mpsc;
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Handle of the starting thread; the thread ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub struct Spawner(mpsc::SyncSender<Order>);
+pub struct Spawner(mpsc::Sender<Order>);
 
 struct Order {
     command: Command,
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
-/// Starts that may wait for the thread; a start takes about a millisecond.
+/// Starts handed to the thread at once, the others wait; a start takes about a millisecond.
 const QUEUE: usize = 64;
 
 impl Spawner {
@@ -26,9 +25,9 @@ impl Spawner {
     /// # Errors
     /// When the system has no thread left.
     pub fn start() -> io::Result<Self> {
-        let (send, receive) = mpsc::sync_channel::<Order>(QUEUE);
+        let (send, mut orders) = mpsc::channel::<Order>(QUEUE);
         thread::Builder::new().name("worker-spawner".into()).spawn(move || {
-            for Order { mut command, reply } in receive {
+            while let Some(Order { mut command, reply }) = orders.blocking_recv() {
                 let started = command.spawn();
                 // Closes our copies of the pipe's write end before anybody waits for its end.
                 drop(command);
@@ -44,12 +43,11 @@ impl Spawner {
     /// Starts a process.
     ///
     /// # Errors
-    /// Whatever the system says, and `WouldBlock` when too many starts are waiting.
+    /// Whatever the system says.
     pub async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, started) = oneshot::channel();
-        self.0
-            .try_send(Order { command, reply })
-            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "too many worker starts at once"))?;
-        started.await.map_err(|_| io::Error::other("the starting thread ended"))?
+        let ended = || io::Error::other("the starting thread ended");
+        self.0.send(Order { command, reply }).await.map_err(|_| ended())?;
+        started.await.map_err(|_| ended())?
     }
 }

@@ -85,9 +85,8 @@ async fn handle(desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes>
             if posted == Posted::Response && !mode_is_known(&head.headers) {
                 read.received = Received::UnknownMode;
             }
-            if read.received != Received::TooLarge {
-                desk.logs.drain();
-            }
+            // What was printed before the answer was sent lies in the pipe by now.
+            desk.logs.drain();
             let media = header(&head.headers, CONTENT_TYPE.as_str()).map(str::to_owned);
             reply(desk.answer(&id, posted, header(&head.headers, ERROR_TYPE), read, media))
         }

@@ -68,6 +68,7 @@ async fn concurrency_is_exact() {
 async fn idle_workers_go_and_kept_ones_stay_ready() {
     let stage = Stage::new();
     let mut spec = stage.python(PID);
+    spec.concurrency = 2;
     spec.warm = Warm { min: 2, idle: Duration::from_millis(100) };
     stage.apply(&spec).await;
     stage.until(|status| status.idle == 2).await;
@@ -97,6 +98,7 @@ async fn a_kept_worker_that_is_killed_is_replaced() {
 async fn changed_code_takes_over_while_the_old_version_still_runs() {
     let stage = Stage::new();
     let mut spec = stage.python(WAIT);
+    spec.concurrency = 2;
     stage.apply(&spec).await;
     assert!(!stage.apply(&spec).await);
     let old = stage.call("\"go\"");
@@ -156,6 +158,20 @@ async fn an_invocation_that_nobody_waits_for_kills_its_worker() {
     stage.write("go", "");
     stage.ok("\"go\"").await;
     assert_eq!(entered(&stage), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invocation_that_is_dropped_before_its_start_leaves_no_trace() {
+    let stage = Stage::new();
+    stage.apply(&stage.python(PID)).await;
+    tokio::select! {
+        _ = stage.call("{}") => panic!("answered"),
+        () = until(async || (stage.status().starting == 1).then_some(())) => {}
+    }
+    stage.until(|status| status.idle == 1).await;
+    let result = stage.call("{}").await;
+    assert_eq!((result.worker.as_str(), result.init), ("1", None));
+    assert_eq!(stage.status().invocations, 1);
 }
 
 #[tokio::test]

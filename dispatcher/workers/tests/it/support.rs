@@ -112,7 +112,8 @@ pub fn spec(code: &Path, target: Target) -> FunctionSpec {
         code: code.to_owned(),
         timeout: Duration::from_secs(20),
         memory: ByteSize(1 << 30),
-        concurrency: 10,
+        // One, so that a busy machine does not make the pool start a second worker in the middle of a test.
+        concurrency: 1,
         warm: Warm { min: 0, idle: Duration::from_secs(600) },
         environment: BTreeMap::new(),
         format: Format::Lambda,
