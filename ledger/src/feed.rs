@@ -108,18 +108,12 @@ impl Feed {
         let first = recent.events.front()?.address.seq;
         let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
         let mut size = 0;
-        let events: Vec<_> = recent
-            .events
-            .iter()
-            .skip(skip)
-            .take(limit)
-            .take_while(|e| {
-                let fits = size == 0 || size <= bytes;
-                size += e.event.size_bytes();
-                fits
-            })
-            .cloned()
-            .collect();
+        let fits = |e: &&StoredEvent| {
+            let first = size == 0;
+            size += e.event.data.as_ref().map_or(0, |d| d.len()).max(1);
+            first || size <= bytes
+        };
+        let events: Vec<_> = recent.events.iter().skip(skip).take(limit).take_while(fits).cloned().collect();
         (!events.is_empty()).then_some(events)
     }
 
@@ -158,5 +152,82 @@ impl Recent {
             let Some(old) = self.events.pop_front() else { break };
             self.bytes -= old.event.size_bytes();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellwire_schemas::Timestamp;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ModelLedger;
+    use crate::conformance::build::*;
+
+    async fn feed(ledger: &ModelLedger) -> Feed {
+        Feed::new(Arc::new(ledger.clone()), Clock::manual(at(1))).await.unwrap()
+    }
+
+    fn places(events: &[StoredEvent]) -> Vec<u64> {
+        events.iter().map(|e| e.address.seq.0).collect()
+    }
+
+    #[tokio::test]
+    async fn fresh_events_come_from_memory_and_older_ones_from_the_ledger() {
+        let ledger = ModelLedger::new(1);
+        let before: Arc<dyn Ledger> = Arc::new(ledger.clone());
+        fill(&before, 0, 2).await;
+        let feed = feed(&ledger).await;
+        let tail = feed.tail(L1);
+        assert_eq!(*tail.borrow(), Seq(2));
+        let answer =
+            feed.append(batch(vec![event("a").once("k", 9), event("a").once("k", 9)])).await.unwrap();
+        assert_eq!(accepted(&answer), [addr(1, 3)]);
+        feed.append(batch(vec![event("b"), event("c")])).await.unwrap();
+        assert!(tail.has_changed().unwrap());
+        assert_eq!(*tail.borrow(), Seq(5));
+        assert_eq!(places(&feed.read(L1, Seq(1), 10, usize::MAX).await.unwrap()), [1, 2, 3, 4, 5]);
+        let stored = before.read(L1, Seq(4), 10, usize::MAX).await.unwrap();
+        assert_eq!(feed.read(L1, Seq(4), 10, usize::MAX).await.unwrap(), stored);
+        before.close().await;
+        // What is in memory needs no ledger; the limits are those of the ledger.
+        assert_eq!(places(&feed.read(L1, Seq(3), 10, usize::MAX).await.unwrap()), [3, 4, 5]);
+        assert_eq!(places(&feed.read(L1, Seq(3), 2, usize::MAX).await.unwrap()), [3, 4]);
+        assert_eq!(places(&feed.read(L1, Seq(3), 10, 1).await.unwrap()), [3]);
+        assert!(feed.read(L1, Seq(2), 10, usize::MAX).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn answers_out_of_order_leave_no_hole_in_memory() {
+        let ledger = ModelLedger::new(1);
+        let feed = feed(&ledger).await;
+        let stored = |seq: u64| StoredEvent {
+            address: addr(1, seq),
+            source: orders(),
+            accepted_at: Timestamp::default(),
+            key: None,
+            event: event(&seq.to_string()).event,
+        };
+        feed.remember([stored(1), stored(2)].into_iter());
+        feed.remember([stored(5), stored(6)].into_iter());
+        feed.remember([stored(3), stored(4)].into_iter());
+        assert_eq!(*feed.tail(L1).borrow(), Seq(6));
+        assert_eq!(places(&feed.recent(L1, Seq(5), 9, usize::MAX).unwrap()), [5, 6]);
+        assert_eq!(feed.recent(L1, Seq(3), 9, usize::MAX), None, "read back from the ledger");
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let ledger = ModelLedger::new(1);
+        let feed = feed(&ledger).await;
+        for n in 0..20 {
+            let large = event(&n.to_string()).with(|e| e.data = Some(Bytes::from(vec![0; 1 << 20])));
+            feed.append(batch(vec![large])).await.unwrap();
+        }
+        let kept = feed.recent(L1, Seq(20), 99, usize::MAX).unwrap();
+        assert_eq!(places(&kept), [20]);
+        assert_eq!(feed.recent(L1, Seq(5), 99, usize::MAX), None);
+        assert!(feed.lane(L1).recent.lock().unwrap().bytes <= KEPT_BYTES);
+        assert_eq!(feed.read(L1, Seq(1), 99, usize::MAX).await.unwrap().len(), 20);
     }
 }

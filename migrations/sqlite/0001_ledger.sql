@@ -39,10 +39,10 @@ CREATE TABLE event (
 CREATE INDEX event_by_time ON event (accepted_at, source);
 CREATE INDEX event_by_source ON event (source);
 CREATE INDEX event_by_type ON event (type, accepted_at);
--- Ids and keys come in random order. Grouped by 65,536 places, an insert touches pages of the newest group only, which
+-- Ids and keys come in random order. Grouped by 4,096 places, an insert touches pages of the newest group only, which
 -- stay in memory; a search asks each group.
-CREATE INDEX event_by_id ON event (place >> 16, substr(id, 1, 64));
-CREATE INDEX event_by_key ON event (place >> 16, substr(key, 1, 64)) WHERE key IS NOT NULL;
+CREATE INDEX event_by_id ON event (place >> 12, substr(id, 1, 64));
+CREATE INDEX event_by_key ON event (place >> 12, substr(key, 1, 64)) WHERE key IS NOT NULL;
 
 -- Answers of appends, so that a repeated append is recognised; see `sqlite/append.rs` for the coding of `answer`.
 CREATE TABLE append (

@@ -15,6 +15,13 @@ use super::codec::{error_text, json, json_at, outcome_code, place_of, reason_cod
 use super::fault::Outcome;
 use crate::{BindingFlush, Checkpoint, DeadLetter, Error, Flush, FlushOutcome, LogEntry, LogOutcome, Owed};
 
+/// What a flush weighs in bytes, for the limits of the queue: some 64 per line, and the copies of dead events.
+pub(super) fn weight(flush: &Flush) -> usize {
+    let dead = |d: &DeadLetter| d.event.event.data.as_ref().map_or(0, |data| data.len()) + 1_024;
+    let part = |p: &BindingFlush| (p.log.len() + p.owed.len()) * 64 + p.dead.iter().map(dead).sum::<usize>();
+    flush.bindings.iter().map(part).sum()
+}
+
 /// Commits a flush, inside the group's transaction.
 pub(super) fn flush(book: &mut Book, flush: &Flush) -> Outcome<FlushOutcome> {
     book.check_lane(flush.lane)?;

@@ -10,6 +10,7 @@ use super::append::{Prepared, append, used_bytes};
 use super::book::{Book, check_lane, tail};
 use super::codec::place_of;
 use super::fault::Outcome;
+use super::schema::beside;
 use super::writer::Kind;
 use super::{SqliteLedger, ask, bindings, flush, list, operate, retain, totals};
 use crate::{
@@ -101,7 +102,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error> {
-        self.write(Kind::Flush, 0, move |book| flush::flush(book, &flush)).await
+        self.write(Kind::Flush, flush::weight(&flush), move |book| flush::flush(book, &flush)).await
     }
 
     async fn due(
@@ -231,8 +232,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn size_bytes(&self) -> Result<u64, Error> {
-        let mut log = self.shared.path.as_os_str().to_owned();
-        log.push("-wal");
+        let log = beside(&self.shared.path, "-wal");
         self.ask(move |reader| {
             let log = std::fs::metadata(&log).map_or(0, |m| m.len());
             Ok(used_bytes(&reader.conn)? + log)

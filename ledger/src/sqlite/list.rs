@@ -16,7 +16,7 @@ const PAGE: usize = 10_000;
 /// Payload bytes after which a page ends early: 32 MiB.
 const PAGE_BYTES: usize = 32 << 20;
 /// Bits of a place inside one group of the indexes by id and key; see `migrations/sqlite/0001_ledger.sql`.
-const GROUP_BITS: u32 = 16;
+const GROUP_BITS: u32 = 12;
 
 /// Time and place of an item: what pages are ordered by.
 type Spot = (i64, i64);
@@ -163,7 +163,7 @@ fn after_cursor(clause: &mut Where, column: &str, ascending: bool, after: Cursor
     clause.and(&format!("({column}, place) {sign} (?, ?)"), [at.into(), place.into()]);
 }
 
-/// Searches every group of 65,536 places for an id or a key.
+/// Searches every group of 4,096 places for an id or a key.
 fn in_groups(
     reader: &Reader,
     base: &Where,

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::schema::beside;
 use crate::Error;
 
 /// Held as long as the file is open; the system frees it when the process ends, however it ends.
@@ -17,7 +18,7 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] while another holds it; [`Error::Unavailable`] when the lock file cannot be made.
     pub fn take(ledger: &Path) -> Result<Self, Error> {
-        let path = lock_path(ledger);
+        let path = beside(ledger, ".lock");
         let failed =
             |e: std::io::Error| Error::Unavailable(format!("open lock file `{}`: {e}", path.display()));
         let mut options = OpenOptions::new();
@@ -53,10 +54,4 @@ fn held(ledger: &Path, file: &mut File) -> Error {
         "ledger `{}` is in use by {holder}: stop that controller first, or choose another ledger",
         ledger.display()
     ))
-}
-
-fn lock_path(ledger: &Path) -> PathBuf {
-    let mut name = ledger.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
 }

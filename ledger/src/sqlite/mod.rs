@@ -30,6 +30,8 @@ mod totals;
 mod writer;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;
@@ -124,8 +126,7 @@ impl SqliteLedger {
     /// [`Error::Unavailable`] when there is no such file or it cannot be read, [`Error::Incompatible`] when it is no
     /// ledger or has another schema than this program reads.
     pub fn open_read_only(path: &Path) -> Result<Self, Error> {
-        let conn = schema::open_reader(path)?;
-        schema::check_readable(&conn, path)?;
+        let conn = schema::open_post_mortem(path)?;
         let empty =
             || Error::Incompatible(format!("ledger `{}` was never opened by a controller", path.display()));
         let lanes = stored_lanes(&conn)?.ok_or_else(empty)?;

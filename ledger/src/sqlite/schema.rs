@@ -115,8 +115,37 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
-/// Refuses a file that a reader cannot understand; returns nothing else.
-pub(super) fn check_readable(conn: &Connection, path: &Path) -> Result<(), Error> {
+/// Opens a ledger that may have no controller, for a look after the fact. Where its folder cannot be written and no
+/// log is left beside the file, the file alone is the whole truth and is read as such.
+pub(super) fn open_post_mortem(path: &Path) -> Result<Connection, Error> {
+    if !path.exists() {
+        return Err(Error::Unavailable(format!("there is no ledger at `{}`", path.display())));
+    }
+    let conn = match open_reader(path).and_then(|conn| check_readable(&conn, path).map(|()| conn)) {
+        Err(Error::Unavailable(_)) if !beside(path, "-wal").exists() => {
+            let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            let conn = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+                .map_err(|e| name_file(path, from_sql(&e)))?;
+            check_readable(&conn, path)?;
+            conn
+        }
+        other => other?,
+    };
+    Ok(conn)
+}
+
+/// The path of a file that SQLite keeps beside the ledger.
+pub(super) fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Refuses a file that a reader cannot understand.
+fn check_readable(conn: &Connection, path: &Path) -> Result<(), Error> {
     match version(conn, path)? {
         v if v == newest() => Ok(()),
         v => Err(Error::Incompatible(format!(
