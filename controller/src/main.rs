@@ -4,5 +4,8 @@ mod cli;
 mod server;
 
 fn main() -> std::process::ExitCode {
+    // Arms the points that FAILPOINTS names; they stay armed until the process ends.
+    #[cfg(feature = "failpoints")]
+    let _armed = fail::FailScenario::setup();
     cli::main()
 }

@@ -34,7 +34,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub async fn bind(address: &str, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
-            "open {address} (`listen.{key}`): is another controller running? choose another port with --{key}"
+            "open {address} : is another controller running? `listen.{key}` in the file chooses another, with `run` also --{key}"
         )
     })?;
     let local = listener.local_addr().context("read the listener's address")?;

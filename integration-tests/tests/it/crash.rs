@@ -14,6 +14,8 @@ use crate::{NOTING, noting_service};
 /// dispatcher holds at most this many unflushed outcomes per binding and lane (`docs/delivery.md`).
 const UNFLUSHED: usize = 1_000;
 const CONCURRENCY: u32 = 4;
+/// More than any crash point needs to fire: a point that did not by then is not armed (`--features failpoints`).
+const MAX_SENDS: usize = 4_000;
 
 fn event(id: &str, data: &Value) -> String {
     json!({"specversion": "1.0", "id": id, "source": "/test", "type": "test", "data": data}).to_string()
@@ -21,7 +23,7 @@ fn event(id: &str, data: &Value) -> String {
 
 /// Sends until told to stop, or until the controller is gone. Every answer is believed; no answer is "unknown".
 async fn sender(stack: &Stack, round: usize, stop: &AtomicBool, oracle: &mut Oracle) {
-    for number in 0..100_000 {
+    for number in 0..MAX_SENDS {
         if stop.load(Ordering::SeqCst) {
             return;
         }
