@@ -2,7 +2,7 @@
 //! what is measured is ours. With `NOTES` set it writes `<event id> <microseconds>` when the event arrives.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
 

@@ -37,8 +37,11 @@ impl Report {
             .iter()
             .map(|(title, rows)| {
                 let rows = rows.iter().map(|row| {
-                    let mut figures: Map<_, _> =
-                        row.figures.iter().map(|(key, value)| ((*key).to_string(), json!(round(*value)))).collect();
+                    let mut figures: Map<_, _> = row
+                        .figures
+                        .iter()
+                        .map(|(key, value)| ((*key).to_string(), json!(round(*value))))
+                        .collect();
                     figures.insert("case".into(), row.name.clone().into());
                     Value::Object(figures)
                 });

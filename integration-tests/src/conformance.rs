@@ -178,7 +178,11 @@ impl fmt::Display for Report {
             100.0 * self.passed as f64 / judged as f64
         )?;
         for (group, tally) in &self.groups {
-            writeln!(f, "  {group:<40} {:>5} passed {:>4} failed {:>4} skipped", tally.passed, tally.failed, tally.skipped)?;
+            writeln!(
+                f,
+                "  {group:<40} {:>5} passed {:>4} failed {:>4} skipped",
+                tally.passed, tally.failed, tally.skipped
+            )?;
         }
         for (reason, count) in &self.skip_reasons {
             writeln!(f, "  skipped {count:>4}: {reason}")?;

@@ -53,7 +53,14 @@ impl Stack {
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
-        Ok(Self { folder, http, child: None, ingress: String::new(), admin: String::new(), token: String::new() })
+        Ok(Self {
+            folder,
+            http,
+            child: None,
+            ingress: String::new(),
+            admin: String::new(),
+            token: String::new(),
+        })
     }
 
     /// A path in the folder.
@@ -67,7 +74,11 @@ impl Stack {
     /// # Errors
     /// When it ends, or does not answer in time; its log is in the message.
     pub async fn start(&mut self, failpoints: Option<&str>) -> anyhow::Result<()> {
-        ensure!(program().exists(), "{} is not built: cargo build -p bellwire-controller", program().display());
+        ensure!(
+            program().exists(),
+            "{} is not built: cargo build -p bellwire-controller",
+            program().display()
+        );
         let log = fs::File::options().create(true).append(true).open(self.path("controller.log"))?;
         let mut command = Command::new(program());
         command
@@ -135,7 +146,9 @@ impl Stack {
         let mut child = self.child.take().context("the controller runs")?;
         let pid = child.id().context("the controller has a pid")?;
         std::process::Command::new("kill").arg(pid.to_string()).status()?;
-        Ok(timeout_at(Instant::now() + PATIENCE, child.wait()).await.context("the controller did not end")??)
+        Ok(timeout_at(Instant::now() + PATIENCE, child.wait())
+            .await
+            .context("the controller did not end")??)
     }
 
     /// Waits until the controller ended by itself.
@@ -144,7 +157,9 @@ impl Stack {
     /// When it does not.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let mut child = self.child.take().context("the controller runs")?;
-        Ok(timeout_at(Instant::now() + PATIENCE, child.wait()).await.context("the controller did not end")??)
+        Ok(timeout_at(Instant::now() + PATIENCE, child.wait())
+            .await
+            .context("the controller did not end")??)
     }
 
     /// Whether the controller still runs.

@@ -23,7 +23,9 @@ pub async fn measure(length: Duration, dir: &Path) -> anyhow::Result<Vec<Row>> {
         let (per_s, mut commits) = appends(dir, callers, batch, length).await?;
         let dir = dir.to_path_buf();
         // What one transaction a caller's batch could do at most: callers share commits, so the limit does too.
-        let limit = tokio::task::spawn_blocking(move || bare::inserts_per_s(&dir, callers * batch, length / 2)).await??;
+        let limit =
+            tokio::task::spawn_blocking(move || bare::inserts_per_s(&dir, callers * batch, length / 2))
+                .await??;
         rows.push(Row::new(
             format!("{callers} callers x batch {batch}"),
             vec![
@@ -38,8 +40,14 @@ pub async fn measure(length: Duration, dir: &Path) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn appends(dir: &Path, callers: usize, batch: usize, length: Duration) -> anyhow::Result<(f64, Vec<f64>)> {
-    let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&fresh(dir, "append"), SqliteOptions::default())?);
+async fn appends(
+    dir: &Path,
+    callers: usize,
+    batch: usize,
+    length: Duration,
+) -> anyhow::Result<(f64, Vec<f64>)> {
+    let ledger: Arc<dyn Ledger> =
+        Arc::new(SqliteLedger::open(&fresh(dir, "append"), SqliteOptions::default())?);
     let numbers = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let tasks = (0..callers).map(|_| {

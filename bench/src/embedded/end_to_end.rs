@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bellwire_dispatcher::{Configuration, Handle, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{Append, Arrival, BindingRecord, Feed, Ledger};
-use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, RequestSpec, Secret, Start, Target, Warm};
+use bellwire_schemas::service::{
+    BindingSpec, Format, FunctionSpec, RequestSpec, Secret, Start, Target, Warm,
+};
 use bellwire_schemas::{BindingId, ByteSize, Clock, ControllerId, FinalState, RetryPolicy};
 use bellwire_workers::{Workers, WorkersConfig};
 use tokio::sync::broadcast;
@@ -91,13 +93,17 @@ pub async fn latency(length: Duration, dir: &Path) -> anyhow::Result<Vec<Row>> {
         let (p50, p99) = (percentile(samples, 0.5), percentile(samples, 0.99));
         Row::new(name, vec![("p50_ms", p50), ("p99_ms", p99), ("events", samples.len() as f64)])
     };
-    Ok(vec![row("accepted -> handler start", &mut from_commit), row("append called -> handler start", &mut from_sent)])
+    Ok(vec![
+        row("accepted -> handler start", &mut from_commit),
+        row("append called -> handler start", &mut from_sent),
+    ])
 }
 
 impl Rig {
     async fn new(dir: &Path, concurrency: u32, notes: bool) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&fresh(dir, "flow"), SqliteOptions::default())?);
+        let ledger: Arc<dyn Ledger> =
+            Arc::new(SqliteLedger::open(&fresh(dir, "flow"), SqliteOptions::default())?);
         let feed = Arc::new(Feed::new(ledger, clock.clone()).await?);
         let program = std::env::current_exe()?;
         let workers = Arc::new(Workers::new(WorkersConfig {
@@ -140,7 +146,10 @@ impl Rig {
             quarantined: Vec::new(),
         };
         let appended = self.feed.append(append).await?;
-        anyhow::ensure!(appended.items.iter().all(|item| matches!(item, Arrival::Accepted(_))), "events were not stored");
+        anyhow::ensure!(
+            appended.items.iter().all(|item| matches!(item, Arrival::Accepted(_))),
+            "events were not stored"
+        );
         Ok(())
     }
 

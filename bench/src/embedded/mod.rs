@@ -22,7 +22,10 @@ pub async fn run(length: Duration, dir: Option<PathBuf>) -> anyhow::Result<Repor
     let mut report = Report::new();
     report.table("append, 300 B of JSON", append::measure(length, &dir).await?);
     report.table("end to end, warm native no-op", end_to_end::throughput(length, &dir).await?);
-    report.table("latency at 200 events/s", end_to_end::latency(length.max(Duration::from_secs(3)), &dir).await?);
+    report.table(
+        "latency at 200 events/s",
+        end_to_end::latency(length.max(Duration::from_secs(3)), &dir).await?,
+    );
     Ok(report)
 }
 

@@ -143,11 +143,7 @@ pub async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<dyn Ledger>> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("make the folder {}", parent.display()))?;
     }
-    let options = SqliteOptions {
-        lanes: spec.lanes,
-        max_bytes: spec.max_size.map(|size| size.0),
-        ..SqliteOptions::default()
-    };
+    let options = SqliteOptions { lanes: spec.lanes, max_bytes: spec.max_size.map(|size| size.0) };
     let opened = tokio::task::spawn_blocking(move || SqliteLedger::open(&path, options)).await?;
     Ok(Arc::new(opened?))
 }

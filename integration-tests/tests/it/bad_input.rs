@@ -29,7 +29,8 @@ async fn bad_requests_get_clear_answers() {
     let json_type = ("content-type", "application/json");
     let (status, body) = stack.send("/hooks/nowhere", &[], "{}").await.unwrap();
     assert_eq!((status, body["code"].as_str()), (404, Some("not-found")), "{body}");
-    let (status, body) = stack.send("/hooks/signed", &[("x-hub-signature-256", "sha256=00")], "{}").await.unwrap();
+    let (status, body) =
+        stack.send("/hooks/signed", &[("x-hub-signature-256", "sha256=00")], "{}").await.unwrap();
     assert_eq!(status, 401, "{body}");
     let (status, body) = stack.send("/hooks/signed", &[], "{}").await.unwrap();
     assert_eq!(status, 401, "{body}");
@@ -46,7 +47,8 @@ async fn bad_requests_get_clear_answers() {
     let (status, body) = stack.send("/s3", &[auth], "not json").await.unwrap();
     assert_eq!(status, 400, "{body}");
     assert!(stack.runs());
-    let event = json!({"specversion": "1.0", "id": "good", "source": "/t", "type": "t", "data": {}}).to_string();
+    let event =
+        json!({"specversion": "1.0", "id": "good", "source": "/t", "type": "t", "data": {}}).to_string();
     assert_eq!(stack.publish("work", event).await.unwrap().0, 202);
     stack.settled().await.unwrap();
 }
@@ -56,7 +58,11 @@ async fn deep_json_is_kept_and_delivered_or_refused_never_fatal() {
     let mut stack = stack().await;
     let bearer = format!("Bearer {}", stack.token);
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
-    for (path, kind) in [("/topics/work", "application/json"), ("/topics/work", "application/cloudevents+json"), ("/s3", "application/json")] {
+    for (path, kind) in [
+        ("/topics/work", "application/json"),
+        ("/topics/work", "application/cloudevents+json"),
+        ("/s3", "application/json"),
+    ] {
         let headers = [("authorization", bearer.as_str()), ("content-type", kind)];
         let (status, body) = stack.send(path, &headers, deep.clone()).await.unwrap();
         assert!((200..500).contains(&status), "{path} {kind}: {status} {body}");
@@ -84,7 +90,16 @@ async fn records_of_unknown_buckets_are_quarantined() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_door_asks_for_a_token_everywhere() {
     let stack = stack().await;
-    let paths = ["/v1/status", "/v1/events", "/v1/live", "/metrics", "/", "/v1/nothing", "/v1/events/ready", "/e/internal"];
+    let paths = [
+        "/v1/status",
+        "/v1/events",
+        "/v1/live",
+        "/metrics",
+        "/",
+        "/v1/nothing",
+        "/v1/events/ready",
+        "/e/internal",
+    ];
     for path in paths {
         let answer = stack.http.get(format!("{}{path}", stack.admin)).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 401, "{path}");

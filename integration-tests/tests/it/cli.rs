@@ -52,7 +52,8 @@ async fn a_newcomer_starts_from_init() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_sent_listed_explained() {
     let stack = stack().await;
-    let (code, out, err) = stack.cli(&["send", "topic.work", "--data", &event("first", &json!({}))]).await.unwrap();
+    let (code, out, err) =
+        stack.cli(&["send", "topic.work", "--data", &event("first", &json!({}))]).await.unwrap();
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("1-1"), "{out}");
     stack.settled().await.unwrap();
@@ -127,7 +128,8 @@ async fn cli_with_test_dir(stack: &Stack, args: &[&str]) -> (i32, String, String
         .env("TEST_DIR", stack.folder.path())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(bellwire_integration_tests::stack::PATIENCE, output).await.unwrap().unwrap();
+    let output =
+        tokio::time::timeout(bellwire_integration_tests::stack::PATIENCE, output).await.unwrap().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

@@ -47,7 +47,8 @@ def fine(event, context):
 "#;
 
 const EXITS: &str = "import sys\nprint('about to leave')\nsys.exit(7)\n";
-const NODE: &str = "exports.handler = async (event, context) => ({ id: event.id, request: context.awsRequestId.length });\n";
+const NODE: &str =
+    "exports.handler = async (event, context) => ({ id: event.id, request: context.awsRequestId.length });\n";
 
 async fn stack() -> Stack {
     let files = [("tempers.py", TEMPERS), ("exits.py", EXITS), ("node.js", NODE)];
@@ -57,7 +58,8 @@ async fn stack() -> Stack {
 }
 
 async fn dead_letter(stack: &Stack, topic: &str) -> Value {
-    let body = json!({"specversion": "1.0", "id": topic, "source": "/t", "type": "t", "data": {}}).to_string();
+    let body =
+        json!({"specversion": "1.0", "id": topic, "source": "/t", "type": "t", "data": {}}).to_string();
     let (status, answer) = stack.publish(topic, body).await.unwrap();
     assert_eq!(status, 202, "{answer}");
     let path = format!("/v1/dead-letters?binding={topic}:topic.{topic}");
@@ -70,7 +72,11 @@ async fn dead_letter(stack: &Stack, topic: &str) -> Value {
 async fn every_failure_has_a_clear_outcome() {
     let mut stack = stack().await;
     let error = dead_letter(&stack, "raises").await;
-    assert_eq!((error["class"].as_str(), error["type"].as_str()), (Some("function"), Some("ValueError")), "{error}");
+    assert_eq!(
+        (error["class"].as_str(), error["type"].as_str()),
+        (Some("function"), Some("ValueError")),
+        "{error}"
+    );
     assert_eq!(error["message"], "this is the message");
     assert!(error["stack"].to_string().contains("tempers.py"), "{error}");
     let error = dead_letter(&stack, "hangs").await;
@@ -90,7 +96,8 @@ async fn a_function_that_cannot_start_waits_without_burning_attempts() {
     let (_, answer) = stack.publish("exits", body).await.unwrap();
     let address = answer["items"][0]["address"].as_str().unwrap().to_string();
     let path = format!("/v1/events/{address}/explanation");
-    let explained = stack.until(&path, |v| v["deliveries"][0]["reason"] == "function-cannot-start").await.unwrap();
+    let explained =
+        stack.until(&path, |v| v["deliveries"][0]["reason"] == "function-cannot-start").await.unwrap();
     assert_eq!(explained["deliveries"][0]["state"], "waiting", "{explained}");
     let letters = stack.get("/v1/dead-letters").await.unwrap();
     assert_eq!(letters["items"], json!([]));
@@ -142,7 +149,8 @@ def handler(event, context):
     let answer = stack.post("/v1/functions/greet/invocations", &event).await.unwrap();
     assert_eq!(answer["result"]["statusCode"], 200, "{answer}\n{}", stack.log());
     assert!(answer["result"]["body"].as_str().unwrap().contains("Ada"));
-    let body = json!({"specversion": "1.0", "id": "1", "source": "/t", "type": "t", "data": {"name": "Bo"}}).to_string();
+    let body = json!({"specversion": "1.0", "id": "1", "source": "/t", "type": "t", "data": {"name": "Bo"}})
+        .to_string();
     stack.publish("greetings", body).await.unwrap();
     let status = stack.until("/v1/status", |s| s["bindings"][0]["delivered"] == 1).await.unwrap();
     assert_eq!(status["bindings"][0]["name"], "greet:topic.greetings");

@@ -1,5 +1,7 @@
 //! End to end: real controllers, real workers, real kills.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod bad_input;
 mod cli;
 mod conformance;

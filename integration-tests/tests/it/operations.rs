@@ -89,7 +89,8 @@ async fn a_replay_delivers_again_exactly_what_was_asked() {
     stack.until("/v1/replays/again", |r| r["state"] == "done").await.unwrap();
     stack.settled().await.unwrap();
     for (note, count) in notes(&stack) {
-        let expected = if note.starts_with("r1 ") || note.starts_with("r1") && note.len() == 6 { 2 } else { 1 };
+        let expected =
+            if note.starts_with("r1 ") || note.starts_with("r1") && note.len() == 6 { 2 } else { 1 };
         assert_eq!(count, expected, "{note}");
     }
     let verified = stack.post("/v1/verifications", &json!({})).await.unwrap();
@@ -101,10 +102,13 @@ async fn a_replay_delivers_again_exactly_what_was_asked() {
 async fn a_replay_survives_a_kill() {
     let mut stack = Stack::new(&noting_service(4), &[("note.py", NOTING)]).unwrap();
     stack.start(None).await.unwrap();
-    let batch: Vec<Value> = (0..400).map(|n| serde_json::from_str(&event(&format!("k{n}"))).unwrap()).collect();
+    let batch: Vec<Value> =
+        (0..400).map(|n| serde_json::from_str(&event(&format!("k{n}"))).unwrap()).collect();
     let bearer = format!("Bearer {}", stack.token);
-    let headers = [("authorization", bearer.as_str()), ("content-type", "application/cloudevents-batch+json")];
-    let (status, answer) = stack.send("/topics/work", &headers, Value::from(batch).to_string()).await.unwrap();
+    let headers =
+        [("authorization", bearer.as_str()), ("content-type", "application/cloudevents-batch+json")];
+    let (status, answer) =
+        stack.send("/topics/work", &headers, Value::from(batch).to_string()).await.unwrap();
     assert_eq!((status, answer["accepted"].as_u64()), (202, Some(400)), "{answer}");
     stack.settled().await.unwrap();
     stack.post("/v1/replays", &json!({"all": true, "id": "whole"})).await.unwrap();
@@ -143,7 +147,10 @@ functions:
         stack.kill().await;
     }
     stack.start(None).await.unwrap();
-    stack.until("/v1/status", |s| s["sources"][0]["accepted"].as_u64().is_some_and(|n| n >= 8)).await.unwrap();
+    stack
+        .until("/v1/status", |s| s["sources"][0]["accepted"].as_u64().is_some_and(|n| n >= 8))
+        .await
+        .unwrap();
     let events = stack.get("/v1/events?order=asc&limit=1000").await.unwrap();
     let ticks: Vec<i64> = events["items"]
         .as_array()
@@ -165,6 +172,14 @@ async fn metrics_count_what_happened() {
     stack.settled().await.unwrap();
     let text = stack.get("/metrics").await.unwrap();
     let text = text.as_str().unwrap();
-    assert!(text.contains("bellwire_source_arrivals_total{source=\"topic.work\",result=\"accepted\"} 5\n"), "{text}");
-    assert!(text.contains("bellwire_binding_deliveries_total{binding=\"note:topic.work\",state=\"delivered\"} 5\n"), "{text}");
+    assert!(
+        text.contains("bellwire_source_arrivals_total{source=\"topic.work\",result=\"accepted\"} 5\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "bellwire_binding_deliveries_total{binding=\"note:topic.work\",state=\"delivered\"} 5\n"
+        ),
+        "{text}"
+    );
 }

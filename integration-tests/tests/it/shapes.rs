@@ -49,7 +49,8 @@ async fn a_recorded_s3_notification_reaches_the_handler_unchanged() {
     }
     stack.settled().await.unwrap();
     let status = stack.get("/v1/status").await.unwrap();
-    let duplicates: u64 = status["sources"].as_array().unwrap().iter().map(|s| s["duplicate"].as_u64().unwrap()).sum();
+    let duplicates: u64 =
+        status["sources"].as_array().unwrap().iter().map(|s| s["duplicate"].as_u64().unwrap()).sum();
     let mut received: Vec<Value> = std::fs::read_to_string(stack.path("out"))
         .unwrap()
         .lines()
@@ -62,7 +63,12 @@ async fn a_recorded_s3_notification_reaches_the_handler_unchanged() {
             distinct.push(event.clone());
         }
     }
-    assert!(received.len() + duplicates as usize >= distinct.len(), "{} of {}", received.len(), distinct.len());
+    assert!(
+        received.len() + duplicates as usize >= distinct.len(),
+        "{} of {}",
+        received.len(),
+        distinct.len()
+    );
     received.retain(|event| !distinct.contains(event));
     assert_eq!(received, Vec::<Value>::new(), "the handler saw events that differ from the samples");
 }
