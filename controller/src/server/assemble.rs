@@ -1,6 +1,7 @@
 //! The only wiring: reads top to bottom as the flow. Ledger, feed, workers, dispatcher, intake, doors.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bellwire_config::Mode;
 use bellwire_connectors::{Intake, Limits};
 use bellwire_dispatcher::{Configuration, Handle, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
-use bellwire_ledger::{BindingRecord, Feed, Ledger};
+use bellwire_ledger::{BindingRecord, Feed};
 use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{
@@ -31,6 +32,9 @@ use super::{admin, doors, ingress};
 /// Facts kept for slow readers of the live stream; a reader further behind is told how many it missed.
 const LIVE_BUFFER: usize = 8_192;
 
+/// The future of [`SqliteLedger::failed`].
+pub type Failed = Pin<Box<dyn Future<Output = String> + Send>>;
+
 /// A controller with its doors open.
 pub struct Running {
     /// Its rooms.
@@ -41,6 +45,9 @@ pub struct Running {
     pub doors: Vec<tokio::task::JoinHandle<()>>,
     /// Cancelled to close the ingress door.
     pub close_ingress: CancellationToken,
+    /// Ends with the reason when the ledger's disk failed: what was not acknowledged must not be believed any more,
+    /// so the process ends and a new one recovers.
+    pub failed: Failed,
 }
 
 /// Opens everything in the order of the flow, the doors last.
@@ -57,6 +64,7 @@ pub async fn assemble(
     let token = admit_local_token(&mut settings, &folder);
     let (live, _) = broadcast::channel(LIVE_BUFFER);
     let ledger = open_ledger(&settings.ledger).await?;
+    let failed = Box::pin(ledger.failed());
     let feed = Arc::new(Feed::new(ledger, clock.clone()).await.context("read the ledger")?);
     let workers = Arc::new(Workers::new(WorkersConfig {
         launcher: std::env::current_exe().ok(),
@@ -99,7 +107,7 @@ pub async fn assemble(
         token,
         pid: std::process::id(),
     };
-    let running = open_doors(app, folder, ingress_listener, admin_listener);
+    let running = open_doors(app, folder, failed, ingress_listener, admin_listener);
     state_file::write(&running.folder, &file)?;
     Ok(running)
 }
@@ -138,7 +146,7 @@ pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it is locked, newer than this program, or no ledger.
-pub async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<dyn Ledger>> {
+async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<SqliteLedger>> {
     let path = sqlite_path(spec)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("make the folder {}", parent.display()))?;
@@ -213,7 +221,13 @@ fn record(binding: &BindingSpec) -> BindingRecord {
     }
 }
 
-fn open_doors(app: Shared, folder: PathBuf, ingress_door: TcpListener, admin_door: TcpListener) -> Running {
+fn open_doors(
+    app: Shared,
+    folder: PathBuf,
+    failed: Failed,
+    ingress_door: TcpListener,
+    admin_door: TcpListener,
+) -> Running {
     let close_ingress = CancellationToken::new();
     let serve_ingress = doors::serve(ingress_door, ingress::router(Arc::clone(&app)), close_ingress.clone());
     let serve_admin = doors::serve(admin_door, admin::router(Arc::clone(&app)), app.stopping.clone());
@@ -225,6 +239,7 @@ fn open_doors(app: Shared, folder: PathBuf, ingress_door: TcpListener, admin_doo
         folder,
         doors: vec![tokio::spawn(serve_ingress), tokio::spawn(serve_admin)],
         close_ingress,
+        failed,
     }
 }
 

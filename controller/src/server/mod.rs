@@ -76,7 +76,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
 
 /// The life of a controller: facts on the screen, reloads, until a signal.
 async fn follow(
-    running: Running,
+    mut running: Running,
     mut screen: Screen,
     mut reloader: Reloader,
     mut facts: broadcast::Receiver<Fact>,
@@ -86,6 +86,10 @@ async fn follow(
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
+            reason = &mut running.failed => {
+                eprintln!("error: the ledger failed: {reason}\n  help: nothing more was acknowledged; free or repair the disk and start again");
+                return Ok(ExitCode::from(6));
+            }
             result = tokio::signal::ctrl_c() => { result.context("listen for Ctrl-C")?; break }
             fact = facts.recv() => screen.fact(fact, running.app.clock.now()),
             _ = tick.tick() => {
