@@ -473,7 +473,7 @@ proptest! {
     }
 }
 
-/// The same in length, for a session that wants to be sure: `--run-ignored only`.
+/// The same in length, for whoever wants to be sure: `--run-ignored only`.
 #[test]
 #[ignore = "takes minutes"]
 fn long_random_histories_agree() {
