@@ -38,6 +38,17 @@ pub struct Global {
     /// The controller's admin door [default: BELLWIRE_URL, else .bellwire/ of a parent folder, else 127.0.0.1:7071].
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub url: Option<String>,
+    /// Read a ledger without its controller: sqlite:<path>, for commands that only read what is stored.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "BELLWIRE_LEDGER",
+        hide_env = true,
+        conflicts_with = "url"
+    )]
+    #[arg(help_heading = "Global options")]
+    pub ledger: Option<String>,
     /// Print the API's body unchanged.
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,

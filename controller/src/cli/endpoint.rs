@@ -55,6 +55,14 @@ impl Endpoint {
         Ok(endpoint)
     }
 
+    /// A door whose token is known.
+    ///
+    /// # Errors
+    /// As [`Endpoint::find`].
+    pub fn with_token(url: &str, token: String) -> Result<Self, Failure> {
+        Ok(Self { token: Some(token), ..Self::parse(url)? })
+    }
+
     fn parse(text: &str) -> Result<Self, Failure> {
         let bad = |why: &str| Failure::usage(format!("`{text}` is no URL of a controller: {why}"));
         let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;

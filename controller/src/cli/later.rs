@@ -24,11 +24,10 @@ const COMMANDS: [&str; 15] = [
 ];
 
 /// Flags of later releases.
-const FLAGS: [&str; 7] =
-    ["--against", "--context", "--ledger", "--namespace", "--no-destinations", "--rate", "--record"];
+const FLAGS: [&str; 6] = ["--against", "--context", "--namespace", "--no-destinations", "--rate", "--record"];
 
 /// The refusal of a known word that this release does not have; `None` for every other error of clap.
-pub fn refusal(error: &clap::Error, args: impl Iterator<Item = String>) -> Option<Failure> {
+pub fn refusal(error: &clap::Error, mut args: impl Iterator<Item = String>) -> Option<Failure> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -43,7 +42,11 @@ pub fn refusal(error: &clap::Error, args: impl Iterator<Item = String>) -> Optio
         }
         ErrorKind::UnknownArgument => {
             let flag = text(ContextKind::InvalidArg)?;
-            FLAGS.into_iter().find(|known| flag.split(['=', ' ']).next() == Some(*known))?
+            let flag = flag.split(['=', ' ']).next()?;
+            let command = args.find(|arg| !arg.starts_with('-'));
+            let mut of_command = FLAGS_OF.into_iter().filter(|(of, _)| command.as_deref() == Some(of));
+            let known = FLAGS.into_iter().find(|known| *known == flag);
+            known.or_else(|| of_command.find(|(_, known)| *known == flag).map(|(_, known)| known))?
         }
         _ => return None,
     };
@@ -79,7 +82,6 @@ mod tests {
             ("dead-letters edit 1-3", "dead-letters edit"),
             ("status --namespace shop", "--namespace"),
             ("replay 1-3 --rate=100/s", "--rate"),
-            ("events list --ledger sqlite:x", "--ledger"),
         ] {
             assert_eq!(refused(line), Some(format!("`{word}` is not supported yet")), "{line}");
         }

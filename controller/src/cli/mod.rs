@@ -22,7 +22,7 @@ mod times;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use clap::Parser;
 
@@ -38,6 +38,9 @@ pub struct Context {
     /// Where its words go.
     out: Out,
     url: Option<String>,
+    /// The ledger to read without a controller, and the door that was opened over it.
+    ledger: Option<String>,
+    post_mortem: OnceLock<Endpoint>,
     /// What Ctrl-C should say, when something goes on without us.
     farewell: Mutex<Option<String>>,
 }
@@ -45,6 +48,9 @@ pub struct Context {
 impl Context {
     /// A client of the controller that is meant.
     fn client(&self) -> Result<Client, Failure> {
+        if let Some(endpoint) = self.post_mortem.get() {
+            return Client::new(endpoint.clone());
+        }
         let folder = std::env::current_dir()
             .map_err(|e| Failure::new(Exit::Internal, format!("find the current folder: {e}")))?;
         Client::new(Endpoint::find(self.url.as_deref(), |name| std::env::var(name).ok(), &folder)?)
@@ -76,7 +82,13 @@ pub fn main() -> ExitCode {
     let global = cli.global;
     let out = Out::new(global.json, global.quiet, global.color, global.time);
     let paint = out.paint_errors(global.color);
-    let context = Context { out, url: global.url, farewell: Mutex::new(None) };
+    let context = Context {
+        out,
+        url: global.url,
+        ledger: global.ledger,
+        post_mortem: OnceLock::new(),
+        farewell: Mutex::new(None),
+    };
     match catch_unwind(AssertUnwindSafe(|| run(&context, cli.command))) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => fail(&failure, paint),
@@ -121,6 +133,11 @@ fn ask(context: &Context, command: impl Future<Output = Answer>) -> Answer {
         .build()
         .map_err(|e| Failure::new(Exit::Internal, format!("start the runtime: {e}")))?;
     let answer = runtime.block_on(async {
+        if let Some(url) = &context.ledger {
+            let opened = crate::server::post_mortem::open(url).await;
+            let (url, token) = opened.map_err(|e| Failure::new(Exit::Unreachable, format!("{e:#}")))?;
+            let _ = context.post_mortem.set(Endpoint::with_token(&url, token)?);
+        }
         tokio::select! {
             answer = command => answer,
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),

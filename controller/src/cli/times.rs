@@ -95,6 +95,33 @@ impl Times {
         }
     }
 
+    /// A sentence of the API with its moments as people of this zone say them: `next 2026-11-23T06:00:00.000Z` is
+    /// `next Mon 07:00 CET`.
+    pub fn told(&self, text: &str) -> String {
+        if self.iso {
+            return text.to_owned();
+        }
+        let word = |word: &str| match Timestamp::parse(word) {
+            Ok(at) => self.named(at),
+            Err(_) => word.to_owned(),
+        };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// A moment with its zone, the day only where it is not today's: `07:00 CET`, `Mon 07:00 CET`.
+    fn named(&self, at: Timestamp) -> String {
+        let zoned = |at: Timestamp| at.to_jiff().to_zoned(self.zone.clone());
+        let (then, now) = (zoned(at), zoned(self.now));
+        let away = now.date().until(then.date()).map_or(i32::MAX, |span| span.get_days().abs());
+        let day = match away {
+            0 => "",
+            1..=6 => "%a ",
+            _ => "%Y-%m-%d ",
+        };
+        let clock = if then.second() == 0 { "%H:%M %Z" } else { "%H:%M:%S %Z" };
+        then.strftime(&format!("{day}{clock}")).to_string()
+    }
+
     /// Calendar days from `at` to now; 0 also for the future.
     fn days_before(&self, at: Timestamp) -> i32 {
         let date = |at: Timestamp| at.to_jiff().to_zoned(self.zone.clone()).date();

@@ -11,7 +11,7 @@ use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::selector::Selector;
 use bellwire_schemas::service::{ControllerSpec, FunctionSpec, Service};
-use bellwire_schemas::{BindingName, Clock, FunctionName, SourceName, Timestamp};
+use bellwire_schemas::{Clock, FunctionName, SourceName, Timestamp};
 use bellwire_workers::Workers;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ pub struct App {
     /// Measurements since start.
     pub observed: Arc<Observed>,
     /// Who may call.
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     /// The controller part of the configuration.
     pub settings: ControllerSpec,
     /// The service part, replaced by a reload.
@@ -110,28 +110,19 @@ impl App {
         ingress::body_limit(self.settings.event_size.0)
     }
 
-    /// A binding by name, active or not.
-    ///
-    /// # Errors
-    /// 404 with the names that are known.
-    pub async fn binding(&self, name: &BindingName) -> Result<BindingRecord, Problem> {
-        let all = self.ledger().bindings().await?;
-        let known: Vec<_> = all.iter().map(|b| b.name.to_string()).collect();
-        all.into_iter().find(|b| b.name == *name).ok_or_else(|| {
-            Problem::not_found(format!("no binding is called `{name}`"))
-                .hint(format!("known: {}", known.join(", ")))
-        })
-    }
-
     /// The binding that a selector can only mean: the one of its source, or the only one there is.
     ///
     /// # Errors
     /// 400 with the candidates when there are several.
     pub async fn only_binding(&self, selector: &Selector) -> Result<BindingRecord, Problem> {
         let all = self.ledger().bindings().await?;
+        let source = match &selector.source {
+            Some(source) => Some(source.clone()),
+            None => self.only_source(selector).await?,
+        };
         let mut fits: Vec<_> = all
             .into_iter()
-            .filter(|b| b.active && selector.source.as_ref().is_none_or(|s| *s == b.source))
+            .filter(|b| b.active && source.as_ref().is_none_or(|s| *s == b.source))
             .collect();
         if fits.len() == 1 {
             return Ok(fits.remove(0));
@@ -140,5 +131,18 @@ impl App {
         Err(Problem::new(StatusCode::BAD_REQUEST, "bad-request", "say to which binding")
             .pointer("/to")
             .hint(format!("one of {}", names.join(", "))))
+    }
+
+    /// The one source of the events that a selector names by address or id.
+    async fn only_source(&self, selector: &Selector) -> Result<Option<SourceName>, Problem> {
+        if selector.addresses.is_empty() && selector.ids.is_empty() {
+            return Ok(None);
+        }
+        let query = EventQuery { selector: selector.clone(), limit: 1_000, ..EventQuery::default() };
+        let mut sources: Vec<_> =
+            self.ledger().events(&query).await?.items.into_iter().map(|event| event.source).collect();
+        sources.sort();
+        sources.dedup();
+        Ok(sources.pop().filter(|_| sources.is_empty()))
     }
 }

@@ -92,7 +92,7 @@ pub async fn assemble(
         workers,
         live,
         observed: Arc::new(Observed::default()),
-        tokens: Tokens::new(&settings.tokens),
+        tokens: Arc::new(Tokens::new(&settings.tokens)),
         settings,
         services: RwLock::default(),
         listen,

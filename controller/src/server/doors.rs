@@ -1,6 +1,7 @@
 //! The two listeners: HTTP/1.1 with limits on headers, idle time and connections.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +33,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the address is not usable, naming the address and what to change.
 pub async fn bind(address: &str, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "open {address} : is another controller running? `listen.{key}` in the file chooses another, with `run` also --{key}"
-        )
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let other = format!("`listen.{key}` in the file chooses another address, with `run` also --{key}");
+        let asked =
+            if error.kind() == ErrorKind::AddrInUse { "is another controller running? " } else { "" };
+        anyhow::Error::new(error).context(format!("open {address}: {asked}{other}"))
     })?;
     let local = listener.local_addr().context("read the listener's address")?;
     Ok((listener, local))

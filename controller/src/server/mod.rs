@@ -11,7 +11,9 @@ mod doors;
 mod ingress;
 mod metrics;
 mod options;
+pub mod post_mortem;
 mod problem;
+mod reads;
 mod reload;
 mod screen;
 mod state_file;
@@ -52,8 +54,8 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(1));
         }
     };
-    let settings = settings(&loaded, &options);
-    telemetry::init(level(&settings, options.mode), settings.logs_json, options.color);
+    let settings = settings(&loaded, &options)?;
+    telemetry::init(&level(&settings, &options), settings.logs_json, options.color);
     eprint!("{}", loaded.render_warnings(options.color));
     let base = options.files.first().map_or_else(|| PathBuf::from("."), |file| parent(file));
     let folder = state_file::folder(&base)?;
@@ -111,20 +113,28 @@ async fn follow(
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(loaded: &Loaded, options: &ServeOptions) -> ControllerSpec {
+fn settings(loaded: &Loaded, options: &ServeOptions) -> anyhow::Result<ControllerSpec> {
     let mut settings = loaded.controller.clone();
+    let door = |flag: &str, address: &str| {
+        bellwire_config::door_of_flag(address, &loaded.controller)
+            .map_err(|detail| anyhow::anyhow!("--{flag}: {detail}"))
+    };
     if let Some(ingress) = &options.ingress {
-        settings.ingress.clone_from(ingress);
+        settings.ingress = door("ingress", ingress)?;
     }
     if let Some(admin) = &options.admin {
-        settings.admin.clone_from(admin);
+        settings.admin = door("admin", admin)?;
     }
-    settings
+    Ok(settings)
 }
 
-/// The screen of `dev` shows what happens; its log is for what went wrong.
-fn level(settings: &ControllerSpec, mode: Mode) -> &str {
-    if mode == Mode::Dev && settings.log_level == "info" { "warn" } else { &settings.log_level }
+/// The screen of `dev` shows what happens, workers that cannot start included; its log is for what went wrong besides.
+fn level(settings: &ControllerSpec, options: &ServeOptions) -> String {
+    match (options.mode, settings.log_level.as_str()) {
+        (Mode::Dev, "info") if options.json => "warn".into(),
+        (Mode::Dev, "info") => format!("warn,{}=error", bellwire_workers::START_LOG),
+        (_, level) => level.into(),
+    }
 }
 
 fn parent(file: &Path) -> PathBuf {

@@ -60,8 +60,7 @@ impl Reloader {
         let loaded = match bellwire_config::load_many(&self.options.files, self.options.mode, &SystemEnv) {
             Ok(loaded) => loaded,
             Err(report) => {
-                let kept = "The last good configuration keeps running.";
-                let text = format!("{}{kept}", report.render(self.options.color));
+                let text = report.render(self.options.color);
                 return Some(fact("bellwire.yaml", "reload-failed", text));
             }
         };

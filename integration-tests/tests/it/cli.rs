@@ -102,6 +102,30 @@ async fn dead_letters_are_listed_redriven_and_discarded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_is_read_without_its_controller() {
+    let mut stack = stack().await;
+    stack.publish("work", event("kept", &json!({}))).await.unwrap();
+    stack.publish("work", event("bad", &json!({"poison": true}))).await.unwrap();
+    stack.settled().await.unwrap();
+    stack.kill().await;
+    let ledger = ["--ledger", "sqlite:.bellwire/ledger.db"];
+    let ask = async |args: &[&str]| stack.cli(&[args, &ledger].concat()).await.unwrap();
+    let (code, out, err) = ask(&["explain", "kept"]).await;
+    assert!(code == 0 && out.contains("delivered"), "{code} {out}{err}");
+    let (code, out, err) = ask(&["dead-letters", "list"]).await;
+    assert!(code == 0 && out.contains("ValueError"), "{code} {out}{err}");
+    let (code, out, err) = ask(&["events", "list", "--json"]).await;
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, list["items"].as_array().map(Vec::len)), (0, Some(2)), "{out}{err}");
+    let (code, out, err) = ask(&["verify"]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = ask(&["dead-letters", "redrive", "--all"]).await;
+    assert!(code != 0 && !err.is_empty(), "nothing is written without a controller: {code} {err}");
+    let (code, _, err) = stack.cli(&["events", "list", "--ledger", "sqlite:absent.db"]).await.unwrap();
+    assert!(code == 3 && err.contains("absent.db"), "{code} {err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_token_is_refused_with_its_own_code() {
     let stack = stack().await;
     let file = stack.path(".bellwire/controller.json");

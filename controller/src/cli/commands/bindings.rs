@@ -78,12 +78,10 @@ pub async fn run(context: &Context, command: BindingsCommand) -> Answer {
 
 fn show(out: &Out, binding: &BindingStatus) -> Result<(), Failure> {
     let state = out.style(Paint::state(&binding.state), &binding.state);
-    let why = binding
-        .detail
-        .as_ref()
-        .or(binding.reason.as_ref())
-        .map(|d| format!(": {}", clean(d)))
-        .unwrap_or_default();
+    let why = match why(binding, &out.times()) {
+        why if why.is_empty() => why,
+        why => format!(": {}", clean(&why)),
+    };
     out.line(format!("{}   {state}{why}", out.style(Style::Bold, &clean(binding.name.as_str()))))?;
     let oldest = binding
         .oldest_owed_at

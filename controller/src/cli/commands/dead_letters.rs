@@ -232,11 +232,6 @@ async fn write(context: &Context, verb: &str, args: &WriteArgs, reason: String) 
     let out = &context.out;
     check(&args.selector)?;
     let selector = args.selector.resolve_write(args.all, out.now())?;
-    if selector.filter.is_some() || selector.key.is_some() {
-        return Err(Failure::usage(
-            "dead letters are chosen by address, id, time, source, binding, type or error",
-        ));
-    }
     let client = context.client()?;
     let path = format!("/v1/dead-letters/{verb}");
     let mut action = DeadLetterAction { selector, all: args.all, reason, dry_run: true };

@@ -79,10 +79,13 @@ fn write_all(dir: &Path, files: &[Entry]) -> Result<(), Failure> {
     let taken: Vec<_> =
         files.iter().map(|(path, _)| dir.join(path)).filter(|path| path.symlink_metadata().is_ok()).collect();
     if let Some(first) = taken.first() {
-        let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
+        let exist = match taken.len() - 1 {
+            0 => " exists".into(),
+            more => format!(" and {more} more exist"),
+        };
         let failure = Failure::new(
             Exit::Conflict,
-            format!("{}{more} exists already: nothing was written", first.display()),
+            format!("{}{exist} already: nothing was written", first.display()),
         );
         return Err(failure.help("choose another folder: bellwire init FOLDER"));
     }

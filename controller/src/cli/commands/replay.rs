@@ -164,7 +164,11 @@ fn report_plan(out: &Out, plan: &Reply<ReplayPlan>) -> Answer {
         return Ok(exit);
     }
     let events = if plan.total == 1 { "1 event".into() } else { format!("{} events", count(plan.total)) };
-    let keys = if plan.keys > 0 { format!(" ({} keys)", count(plan.keys)) } else { String::new() };
+    let keys = match plan.keys {
+        0 => String::new(),
+        1 => " (1 key)".into(),
+        keys => format!(" ({} keys)", count(keys)),
+    };
     out.line(format!("would deliver {events}{keys} to {}", clean(plan.binding.as_str())))?;
     if let (Some(oldest), Some(newest)) = (plan.oldest, plan.newest) {
         out.line(format!("  oldest {oldest}  newest {newest}"))?;

@@ -70,7 +70,9 @@ pub struct MigrateArgs {
 /// # Errors
 /// When the controller cannot start.
 pub fn dev(context: &Context, args: DevArgs) -> Result<ExitCode, Failure> {
-    let file = args.file.unwrap_or_else(|| args.dir.join("bellwire.yaml"));
+    // `.` is left out: every message names the file as people type it.
+    let dir = args.dir.strip_prefix(".").unwrap_or(&args.dir);
+    let file = args.file.unwrap_or_else(|| dir.join("bellwire.yaml"));
     start(ServeOptions {
         mode: Mode::Dev,
         files: vec![file],

@@ -81,9 +81,10 @@ pub(super) fn source_table(sources: &[SourceStatus], times: &Times) -> Table {
     ];
     let mut table = Table::new(&head);
     for source in sources {
+        let entrance = times.told(&source.entrance);
         let entrance = match &source.reason {
-            Some(reason) => format!("{}  {reason}", source.entrance),
-            None => source.entrance.clone(),
+            Some(reason) => format!("{entrance}  {reason}"),
+            None => entrance,
         };
         let plain = |text: String| (text, Style::Plain);
         table.styled([
@@ -133,10 +134,21 @@ pub(super) fn binding_table(bindings: &[BindingStatus], times: &Times) -> Table 
             plain(count(binding.expired)),
             some(binding.dead),
             plain(count(binding.discarded)),
-            plain(binding.detail.clone().or_else(|| binding.reason.clone()).unwrap_or_default()),
+            plain(why(binding, times)),
         ]);
     }
     table
+}
+
+/// Why a binding does not deliver, times as people read them; empty when it does.
+pub(super) fn why(binding: &BindingStatus, times: &Times) -> String {
+    let text = binding.detail.as_ref().or(binding.reason.as_ref());
+    match text {
+        // Only the words of a pause are ours; any other detail may quote a function.
+        Some(text) if binding.state == "paused" => times.told(text),
+        Some(text) => text.clone(),
+        None => String::new(),
+    }
 }
 
 /// One row per function.

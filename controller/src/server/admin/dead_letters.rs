@@ -6,15 +6,17 @@ use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
 use bellwire_ledger::{DeadLetter, DeadLetterQuery, DeliveryKey};
+use bellwire_patterns::Pattern;
 use bellwire_schemas::api::{Changed, DeadLetterAction, DeadLetterGroup, DeadLetterView, List};
 use bellwire_schemas::selector::Selector;
-use bellwire_schemas::{Address, BindingId, BindingName};
+use bellwire_schemas::{Address, BindingId, BindingName, FinalState};
 
 use super::events::detail;
 use super::query::{ListQuery, write_cursor};
 use crate::server::app::Shared;
 use crate::server::auth::Caller;
 use crate::server::problem::Problem;
+use crate::server::reads::Reads;
 
 /// Dead letters handled per step of a write, so that none holds the ledger for long.
 const STEP: usize = 500;
@@ -22,19 +24,20 @@ const STEP: usize = 500;
 type Names = BTreeMap<BindingId, BindingName>;
 
 /// `GET /v1/dead-letters`.
-pub async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<List<DeadLetterView>>, Problem> {
+pub async fn list(State(app): State<Reads>, uri: Uri) -> Result<Json<List<DeadLetterView>>, Problem> {
     let asked = ListQuery::parse(&uri, &app.clock)?;
     let names = names(&app).await?;
-    let mut query = resolve(&app, asked.selector, asked.limit).await?;
+    let (mut query, pattern) = resolve(&app, asked.selector, asked.limit).await?;
     query.after = asked.after;
     let page = app.ledger().dead_letters(&query).await?;
-    let items = page.items.iter().map(|dead| view(dead, &names, false)).collect();
+    let chosen = page.items.iter().filter(|dead| fits(&pattern, dead));
+    let items = chosen.map(|dead| view(dead, &names, false)).collect();
     Ok(Json(List { items, next: page.next.map(write_cursor) }))
 }
 
 /// `GET /v1/dead-letters/{address}@{binding}`; the binding may be left out when only one gave the event up.
 pub async fn show(
-    State(app): State<Shared>,
+    State(app): State<Reads>,
     Path(which): Path<String>,
 ) -> Result<Json<DeadLetterView>, Problem> {
     let (address, binding) = match which.split_once('@') {
@@ -44,7 +47,8 @@ pub async fn show(
     let address: Address = address.parse().map_err(Problem::bad_request)?;
     let names = names(&app).await?;
     let selector = Selector { addresses: vec![address], binding, ..Selector::default() };
-    let page = app.ledger().dead_letters(&resolve(&app, selector, 2).await?).await?;
+    let (query, _) = resolve(&app, selector, 2).await?;
+    let page = app.ledger().dead_letters(&query).await?;
     match page.items.as_slice() {
         [] => Err(Problem::not_found(format!("no dead letter at {which}"))
             .hint(format!("bellwire explain {address}"))),
@@ -63,14 +67,14 @@ pub async fn show(
 }
 
 /// `GET /v1/dead-letters/groups`: largest first.
-pub async fn groups(State(app): State<Shared>, uri: Uri) -> Result<Json<List<DeadLetterGroup>>, Problem> {
+pub async fn groups(State(app): State<Reads>, uri: Uri) -> Result<Json<List<DeadLetterGroup>>, Problem> {
     let asked = ListQuery::parse(&uri, &app.clock)?;
     let names = names(&app).await?;
     let mut groups: BTreeMap<(String, BindingId), DeadLetterGroup> = BTreeMap::new();
-    let mut query = resolve(&app, asked.selector, STEP).await?;
+    let (mut query, pattern) = resolve(&app, asked.selector, STEP).await?;
     loop {
         let page = app.ledger().dead_letters(&query).await?;
-        for dead in &page.items {
+        for dead in page.items.iter().filter(|dead| fits(&pattern, dead)) {
             let group =
                 groups.entry((dead.fingerprint.clone(), dead.binding)).or_insert_with(|| DeadLetterGroup {
                     group: dead.fingerprint.clone(),
@@ -133,14 +137,15 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
             .hint("choose by address, binding, error or time; `all` takes all"));
     }
     let now = app.clock.now();
-    let mut query = resolve(app, action.selector, STEP).await?;
+    let mut query = resolve(&Reads::from(app), action.selector, STEP).await?;
     // What dies again while this runs is not taken a second time.
     query.selector.until = Some(query.selector.until.unwrap_or(now).min(now));
     let mut count = 0;
     loop {
         let page = app.ledger().dead_letters(&query).await?;
+        let chosen = page.items.iter().filter(|dead| fits(&pattern, dead));
         let keys: Vec<_> =
-            page.items.iter().map(|d| DeliveryKey { binding: d.binding, address: d.event.address }).collect();
+            chosen.map(|d| DeliveryKey { binding: d.binding, address: d.event.address }).collect();
         count += match act {
             _ if action.dry_run => keys.len() as u64,
             Act::Redrive => app.ledger().redrive(&keys, now).await?,
@@ -161,15 +166,19 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
     Ok(Changed { count, dry_run: action.dry_run })
 }
 
-async fn resolve(app: &Shared, selector: Selector, limit: usize) -> Result<DeadLetterQuery, Problem> {
+async fn resolve(app: &Reads, selector: Selector, limit: usize) -> Result<DeadLetterQuery, Problem> {
     let binding = match &selector.binding {
         Some(name) => Some(app.binding(name).await?.id),
         None => None,
     };
-    Ok(DeadLetterQuery { selector, binding, after: None, limit })
+    Ok((DeadLetterQuery { selector, binding, after: None, limit }, pattern))
 }
 
-async fn names(app: &Shared) -> Result<Names, Problem> {
+fn fits(pattern: &Option<Pattern>, dead: &DeadLetter) -> bool {
+    pattern.as_ref().is_none_or(|pattern| pattern.matches(&dead.event.event.envelope()))
+}
+
+async fn names(app: &Reads) -> Result<Names, Problem> {
     Ok(app.ledger().bindings().await?.into_iter().map(|b| (b.id, b.name)).collect())
 }
 

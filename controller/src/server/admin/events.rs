@@ -15,14 +15,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::query::{ListQuery, write_cursor};
-use crate::server::app::Shared;
 use crate::server::problem::Problem;
+use crate::server::reads::Reads;
 
 /// Events read from the ledger for one list answer; what is beyond comes with the next page.
 const MAX_SCANNED: usize = 20_000;
 
 /// `GET /v1/events`.
-pub async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<List<EventView>>, Problem> {
+pub async fn list(State(app): State<Reads>, uri: Uri) -> Result<Json<List<EventView>>, Problem> {
     let asked = ListQuery::parse(&uri, &app.clock)?;
     let test = Test::new(&app, &asked.selector).await?;
     let mut query = EventQuery {
@@ -53,7 +53,7 @@ pub async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<List<Event
 
 /// `GET /v1/events/{id or address}`.
 pub async fn show(
-    State(app): State<Shared>,
+    State(app): State<Reads>,
     Path(which): Path<String>,
     uri: Uri,
 ) -> Result<Json<EventDetail>, Problem> {
@@ -63,14 +63,13 @@ pub async fn show(
 
 /// `GET /v1/events/{id or address}/explanation`.
 pub async fn explanation(
-    State(app): State<Shared>,
+    State(app): State<Reads>,
     Path(which): Path<String>,
     uri: Uri,
 ) -> Result<Json<Explanation>, Problem> {
     let event = find(&app, &which, &uri).await?;
     let found =
-        explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now())
-            .await?;
+        explain::explain(app.ledger().as_ref(), app.dispatcher(), event.address, app.clock.now()).await?;
     found.map(Json).ok_or_else(|| Problem::not_found(format!("{which} left the ledger just now")))
 }
 
@@ -83,7 +82,7 @@ pub struct AbsenceQuery {
 
 /// `GET /v1/absences`.
 pub async fn absence(
-    State(app): State<Shared>,
+    State(app): State<Reads>,
     axum::extract::Query(query): axum::extract::Query<AbsenceQuery>,
 ) -> Result<Json<Absence>, Problem> {
     let day_ago = app.clock.now().minus(std::time::Duration::from_secs(86_400));
@@ -98,14 +97,13 @@ pub async fn absence(
     let of_source = |name: &str| query.source.as_ref().is_none_or(|s| s.as_str() == name);
     let refused = app.ledger().refusals(day_ago).await?;
     let quarantined = app.ledger().quarantined(query.source.as_ref(), 1_000).await?;
-    let healthy = query
-        .source
-        .as_ref()
-        .and_then(|name| app.intake.status().into_iter().find(|s| s.name == *name).map(|s| s.state == "ok"));
+    let healthy = query.source.as_ref().and_then(|name| {
+        app.running.as_ref()?.intake.status().into_iter().find(|s| s.name == *name).map(|s| s.state == "ok")
+    });
     Ok(Json(Absence {
         id: query.id,
         source: query.source.clone(),
-        retention_ms: u64::try_from(app.settings.ledger.retention.as_millis()).unwrap_or(u64::MAX),
+        retention_ms: u64::try_from(app.retention.as_millis()).unwrap_or(u64::MAX),
         last_accepted: last.items.first().map(|e| (e.event.id.clone(), e.accepted_at)),
         healthy,
         refused: refused
@@ -118,7 +116,7 @@ pub async fn absence(
 }
 
 /// `GET /v1/quarantined`.
-pub async fn quarantined(State(app): State<Shared>, uri: Uri) -> Result<Json<List<QuarantineView>>, Problem> {
+pub async fn quarantined(State(app): State<Reads>, uri: Uri) -> Result<Json<List<QuarantineView>>, Problem> {
     let asked = ListQuery::parse(&uri, &app.clock)?;
     let records = app.ledger().quarantined(asked.selector.source.as_ref(), asked.limit).await?;
     let items = records
@@ -172,10 +170,11 @@ struct Test {
     pattern: Option<Pattern>,
     binding: Option<bellwire_ledger::BindingRecord>,
     state: Option<String>,
+    error: Option<String>,
 }
 
 impl Test {
-    async fn new(app: &Shared, selector: &Selector) -> Result<Self, Problem> {
+    async fn new(app: &Reads, selector: &Selector) -> Result<Self, Problem> {
         let pattern = match &selector.filter {
             Some(value) => Some(
                 Pattern::from_value(value)
@@ -187,31 +186,33 @@ impl Test {
             Some(name) => Some(app.binding(name).await?),
             None => None,
         };
-        Ok(Self { pattern, binding, state: selector.state.clone() })
+        Ok(Self { pattern, binding, state: selector.state.clone(), error: selector.error.clone() })
     }
 
-    async fn holds(&self, app: &Shared, event: &StoredEvent) -> Result<bool, Problem> {
+    async fn holds(&self, app: &Reads, event: &StoredEvent) -> Result<bool, Problem> {
         if self.binding.as_ref().is_some_and(|b| b.source != event.source) {
             return Ok(false);
         }
         if self.pattern.as_ref().is_some_and(|p| !p.matches(&event.event.envelope())) {
             return Ok(false);
         }
-        let Some(state) = &self.state else { return Ok(true) };
+        if self.state.is_none() && self.error.is_none() {
+            return Ok(true);
+        }
         let found =
-            explain::explain(app.ledger().as_ref(), Some(&app.dispatcher), event.address, app.clock.now())
-                .await?;
+            explain::explain(app.ledger().as_ref(), app.dispatcher(), event.address, app.clock.now()).await?;
         Ok(found.is_some_and(|explanation| {
-            explanation
-                .deliveries
-                .iter()
-                .any(|d| d.state == *state && self.binding.as_ref().is_none_or(|b| b.name == d.binding))
+            explanation.deliveries.iter().any(|d| {
+                self.binding.as_ref().is_none_or(|b| b.name == d.binding)
+                    && self.state.as_ref().is_none_or(|state| d.state == *state)
+                    && (self.error.is_none() || d.group == self.error)
+            })
         }))
     }
 }
 
 /// One event by address, or by id when the id is unique.
-async fn find(app: &Shared, which: &str, uri: &Uri) -> Result<StoredEvent, Problem> {
+async fn find(app: &Reads, which: &str, uri: &Uri) -> Result<StoredEvent, Problem> {
     if let Ok(address) = which.parse::<Address>()
         && let Some(event) = app.ledger().event(address).await?
     {

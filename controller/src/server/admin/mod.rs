@@ -15,7 +15,9 @@ mod sources;
 mod status;
 mod verify;
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, FromRef, Path, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
@@ -27,8 +29,9 @@ pub use sources::send_all;
 pub use status::collect as collect_status;
 
 use super::app::Shared;
-use super::auth::check_host;
+use super::auth::{Tokens, check_host};
 use super::problem::{CODES, Problem};
+use super::reads::Reads;
 
 /// Bodies of management requests are small; events to `invoke` and `send` may be as large as an event.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -49,6 +52,38 @@ pub fn router(app: Shared) -> Router {
         .route("/functions", get(functions::list))
         .route("/functions/{function}", get(functions::show))
         .route("/functions/{function}/invocations", post(functions::invoke))
+        .route("/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/replays", post(replays::create))
+        .route("/replays/{replay}/{verb}", post(replays::change))
+        .merge(reading())
+        .route("/live", get(live::live));
+    let gate = Gate { tokens: Arc::clone(&app.tokens), own: app.settings.admin.clone() };
+    let routes = Router::new()
+        .nest("/v1", v1)
+        .route("/healthz/live", get(health::live))
+        .route("/healthz/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/e/{code}", get(error_page))
+        .route("/", get(|| async { Redirect::temporary("/v1/status") }));
+    guarded(routes, gate, "no such path; `/v1` holds the management api").with_state(app)
+}
+
+/// The reading part over a ledger without a controller.
+pub fn reading_router(reads: Reads, tokens: Arc<Tokens>) -> Router {
+    let routes = Router::new().nest("/v1", reading());
+    let gate = Gate { tokens, own: String::new() };
+    guarded(routes, gate, "this needs a running controller: with --ledger only what is stored can be read")
+        .with_state(reads)
+}
+
+/// What can be answered from the ledger alone.
+fn reading<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Reads: FromRef<S>,
+{
+    Router::new()
         .route("/events", get(events::list))
         .route("/events/{which}", get(events::show))
         .route("/events/{which}/explanation", get(events::explanation))
@@ -56,40 +91,45 @@ pub fn router(app: Shared) -> Router {
         .route("/quarantined", get(events::quarantined))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/groups", get(dead_letters::groups))
-        .route("/dead-letters/redrive", post(dead_letters::redrive))
-        .route("/dead-letters/discard", post(dead_letters::discard))
         .route("/dead-letters/{which}", get(dead_letters::show))
-        .route("/replays", get(replays::list).post(replays::create))
+        .route("/replays", get(replays::list))
         .route("/replays/{replay}", get(replays::show))
-        .route("/replays/{replay}/{verb}", post(replays::change))
         .route("/verifications", post(verify::verify))
-        .route("/live", get(live::live));
-    Router::new()
-        .nest("/v1", v1)
-        .route("/healthz/live", get(health::live))
-        .route("/healthz/ready", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
-        .route("/e/{code}", get(error_page))
-        .route("/", get(|| async { Redirect::temporary("/v1/status") }))
-        .fallback(|| async { Problem::not_found("no such path; `/v1` holds the management api") })
+}
+
+/// Who guards a door.
+#[derive(Clone)]
+struct Gate {
+    tokens: Arc<Tokens>,
+    /// The door's own address, which `Host` may name.
+    own: String,
+}
+
+fn guarded<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    gate: Gate,
+    absent: &'static str,
+) -> Router<S> {
+    routes
+        .fallback(move || async move { Problem::not_found(absent) })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad-request", "this path does not take that method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(app.clone(), guard))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(gate, guard))
 }
 
 /// Lets a request through: host first, then the token, then its role. Reading needs `read`, writing `operate`.
-async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = check_host(request.headers(), &app.settings.admin) {
+async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    if let Err(problem) = check_host(request.headers(), &gate.own) {
         return problem.into_response();
     }
     if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let needed = if request.method() == Method::GET { Role::Read } else { Role::Operate };
-    let caller = app.tokens.caller(request.headers()).and_then(|caller| caller.may(needed).map(|()| caller));
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    let needed = if reads { Role::Read } else { Role::Operate };
+    let caller = gate.tokens.caller(request.headers()).and_then(|caller| caller.may(needed).map(|()| caller));
     match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);

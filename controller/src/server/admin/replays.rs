@@ -14,15 +14,16 @@ use bellwire_schemas::api::{List, ReplayRequest, ReplayView};
 use crate::server::app::Shared;
 use crate::server::auth::Caller;
 use crate::server::problem::Problem;
+use crate::server::reads::Reads;
 
 /// `GET /v1/replays`.
-pub async fn list(State(app): State<Shared>) -> Result<Json<List<ReplayView>>, Problem> {
+pub async fn list(State(app): State<Reads>) -> Result<Json<List<ReplayView>>, Problem> {
     let items = app.ledger().replays().await?.into_iter().map(view).collect();
     Ok(Json(List { items, next: None }))
 }
 
 /// `GET /v1/replays/{replay}`.
-pub async fn show(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<ReplayView>, Problem> {
+pub async fn show(State(app): State<Reads>, Path(id): Path<String>) -> Result<Json<ReplayView>, Problem> {
     Ok(Json(view(find(&app, &id).await?)))
 }
 
@@ -39,7 +40,7 @@ pub async fn create(
     }
     let name = request.to.clone().or_else(|| request.selector.binding.clone());
     let binding = match name {
-        Some(name) => app.binding(&name).await?,
+        Some(name) => Reads::from(&app).binding(&name).await?,
         None => app.only_binding(&request.selector).await?,
     };
     let now = app.clock.now();
@@ -86,7 +87,7 @@ pub async fn change(
     State(app): State<Shared>,
     Path((id, verb)): Path<(String, String)>,
 ) -> Result<Json<ReplayView>, Problem> {
-    let record = find(&app, &id).await?;
+    let record = find(&Reads::from(&app), &id).await?;
     let state = match verb.as_str() {
         "pause" => ReplayState::Paused,
         "resume" => ReplayState::Running,
@@ -101,7 +102,7 @@ pub async fn change(
     Ok(Json(view(changed.unwrap_or(record))))
 }
 
-async fn find(app: &Shared, id: &str) -> Result<ReplayRecord, Problem> {
+async fn find(app: &Reads, id: &str) -> Result<ReplayRecord, Problem> {
     let found = app.ledger().replay(&ReplayId::new(id)).await?;
     found
         .ok_or_else(|| Problem::not_found(format!("no replay is called `{id}`")).hint("bellwire replay list"))

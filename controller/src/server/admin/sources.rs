@@ -14,6 +14,7 @@ use super::status::collect;
 use crate::server::app::Shared;
 use crate::server::auth::Caller;
 use crate::server::problem::Problem;
+use crate::server::reads::Reads;
 
 /// The most events of one send.
 const MAX_SENDS: u32 = 1_000;
@@ -116,7 +117,7 @@ async fn set_paused(
     pause: Option<Pause>,
     caller: &Caller,
 ) -> Result<Json<BindingStatus>, Problem> {
-    let record = app.binding(&name.as_str().into()).await?;
+    let record = Reads::from(&app).binding(&name.as_str().into()).await?;
     if !record.active {
         let detail = format!("binding `{name}` is not in the configuration any more");
         return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));

@@ -202,15 +202,23 @@ fn problems(
     let dead = bindings.iter().filter(|b| b.dead > 0).map(|b| Trouble {
         subject: b.name.to_string(),
         code: "dead-letters".into(),
-        detail: format!("{} dead letters: bellwire dead-letters groups --binding {}", b.dead, b.name),
+        detail: format!(
+            "{} dead {}: bellwire dead-letters groups --binding {}",
+            b.dead,
+            if b.dead == 1 { "letter" } else { "letters" },
+            b.name
+        ),
     });
     let orphaned =
         bindings.iter().filter(|b| b.state == "inactive" && b.waiting + b.retrying > 0).map(|b| Trouble {
             subject: b.name.to_string(),
             code: "orphaned".into(),
             detail: format!(
-                "{} events are owed to it, but the configuration has it no more",
-                b.waiting + b.retrying
+                "{} owed to it, but the configuration has it no more",
+                match b.waiting + b.retrying {
+                    1 => "1 event is".into(),
+                    owed => format!("{owed} events are"),
+                }
             ),
         });
     failing.chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()

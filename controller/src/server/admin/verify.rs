@@ -5,11 +5,11 @@ use axum::extract::State;
 use bellwire_schemas::FinalState;
 use bellwire_schemas::api::{BindingSum, SourceSum, Verification};
 
-use crate::server::app::Shared;
 use crate::server::problem::Problem;
+use crate::server::reads::Reads;
 
 /// Adds up arrivals per source and deliveries per binding, all of one moment of the ledger.
-pub async fn verify(State(app): State<Shared>) -> Result<Json<Verification>, Problem> {
+pub async fn verify(State(app): State<Reads>) -> Result<Json<Verification>, Problem> {
     let totals = app.ledger().totals().await?;
     let bindings: Vec<_> = app
         .ledger()

@@ -120,7 +120,7 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
         }
         "retrying" => retrying(delivery, times),
         "paused" if delivery.reason.as_deref() == Some("binding-paused") => {
-            (format!("{} → bellwire bindings resume {}", why(), delivery.binding), String::new())
+            (format!("{} → bellwire bindings resume {}", times.told(&why()), delivery.binding), String::new())
         }
         "running" | "waiting" | "paused" => (owed(delivery, times), String::new()),
         _ => (why(), ended),
