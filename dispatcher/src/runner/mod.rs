@@ -147,7 +147,13 @@ impl Runner {
                 }
                 Woken::Poked => {
                     self.queue.drop_debts();
-                    self.due_at = Some(self.scope.rooms.clock.now());
+                    let now = self.scope.rooms.clock.now();
+                    self.due_at = Some(now);
+                    // A new debt may have come for a place whose end is committed but not confirmed: it is passed over
+                    // now, so look again then.
+                    if let Some(sent) = &mut self.sent {
+                        sent.next_due = Some(now);
+                    }
                 }
                 Woken::Other => {}
             }

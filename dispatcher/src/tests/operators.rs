@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bellwire_ledger::{DeliveryKey, Ledger, ReplayRecord, ReplayState};
+use bellwire_ledger::{DeliveryKey, Error, Ledger, ReplayRecord, ReplayState};
 use bellwire_schemas::selector::Selector;
 use bellwire_schemas::{FailureClass, FinalState, Lane, ReplayId};
 use serde_json::json;
@@ -170,4 +170,25 @@ async fn a_cancelled_replay_stops() {
     world.functions.rewrite(|_, _| Act::Answer);
     world.settled().await;
     assert_eq!(world.ledger.replay(&id).await.unwrap().unwrap().enqueued, record.enqueued);
+}
+
+/// The ledger has committed a death, the runner has not heard of it yet, and the dead letter is redriven: the debt
+/// comes for a place that the runner still holds.
+#[tokio::test(start_paused = true)]
+async fn a_redrive_between_commit_and_its_answer_is_not_forgotten() {
+    let functions = Functions::new(|_, _| Act::Fail(FailureClass::Function, "ValueError"));
+    let mut spec = binding("f", "in");
+    spec.retry.attempts = Some(2);
+    let mut world = World::new(1, functions, vec![spec]).await;
+    world.start().await;
+    let address = world.send("in", vec![event("e1", &json!(1))]).await[0];
+    let key = DeliveryKey { binding: world.id("f:in").await, address };
+    world.until("owed", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    world.ledger.commit_then_fail_flush(Error::Unavailable("the answer got lost".into()));
+    world.until("dead", async |w| w.ledger.dead_letter(key).await.unwrap().is_some()).await;
+    world.functions.rewrite(|_, _| Act::Answer);
+    assert_eq!(world.ledger.redrive(&[key], world.clock.now()).await.unwrap(), 1);
+    world.handle().poke();
+    world.settled().await;
+    assert_eq!(world.functions.calls().len(), 3);
 }
