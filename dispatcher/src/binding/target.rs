@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::FunctionSpec;
@@ -39,7 +40,16 @@ pub(crate) struct Wait {
     pub(crate) why: WaitReason,
     pub(crate) since: Timestamp,
     pub(crate) error: Option<ErrorInfo>,
+    /// From when it was noted until `until`.
+    length: Duration,
     count: u32,
+}
+
+impl Wait {
+    /// Whether it is too early to ask. When more is left than there was at first, the clock was set back.
+    fn is_on(&self, now: Timestamp) -> bool {
+        self.until > now && self.until.since(now) <= self.length
+    }
 }
 
 /// The answer to "may it be called now".
@@ -100,7 +110,7 @@ impl Target {
         let (probe, waits) = match &state.wait {
             None => (false, 0),
             Some(_) if state.probing => return Admit::Later(None),
-            Some(wait) if wait.until > self.clock.now() => return Admit::Later(Some(wait.until)),
+            Some(wait) if wait.is_on(self.clock.now()) => return Admit::Later(Some(wait.until)),
             Some(wait) => (true, wait.count),
         };
         state.probing |= probe;
@@ -143,10 +153,13 @@ impl Pass {
         }
         match (next, state.wait.take()) {
             (Next::Wait { until, why }, before) => {
-                let since = before.as_ref().map_or_else(|| target.clock.now(), |w| w.since);
+                let now = target.clock.now();
+                let since = before.as_ref().map_or(now, |w| w.since);
+                let length = until.since(now);
                 let count = before.as_ref().map_or(1, |w| w.count.saturating_add(1));
                 let news = before.is_none_or(|w| w.why != *why);
-                state.wait = Some(Wait { until: *until, why: *why, since, error: error.cloned(), count });
+                state.wait =
+                    Some(Wait { until: *until, why: *why, since, error: error.cloned(), length, count });
                 state.generation += 1;
                 if news {
                     target.say(word(*why), error.map_or_else(String::new, describe));

@@ -50,7 +50,11 @@ impl Runner {
             && self.queue.fresh_bytes() < LOW_BYTES
             && self.unflushed() < MAX_UNFLUSHED
             && !self.cursor.is_stretched()
-            && self.read_after.is_none_or(|at| at <= self.scope.rooms.clock.now())
+            && self.read_after.is_none_or(|at| {
+                let now = self.scope.rooms.clock.now();
+                // A longer rest than was asked for means that the clock was set back.
+                at <= now || at.since(now) > DEBT_REST
+            })
     }
 
     async fn read_events(&mut self) {

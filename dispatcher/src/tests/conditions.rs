@@ -238,3 +238,18 @@ async fn shutdown_gives_up_what_hangs() {
     world.settled().await;
     assert_eq!(world.functions.calls().len(), 12);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_does_not_prolong_the_wait_of_a_function() {
+    let functions = Functions::new(|_, _| Act::Fail(FailureClass::CannotStart, "Runtime.ImportModuleError"));
+    let mut world = World::new(1, functions, vec![binding("f", "in")]).await;
+    world.start().await;
+    world.send("in", events(0, 3)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.functions.rewrite(|_, _| Act::Answer);
+    world.clock.set(world.clock.now().minus(Duration::from_secs(86_400)));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let id = world.id("f:in").await;
+    let ended = world.ledger.totals().await.unwrap()[&id].ended.clone();
+    assert_eq!(ended.get(&FinalState::Delivered), Some(&3));
+}
