@@ -64,13 +64,8 @@ pub(super) async fn attempt(
     let event = match &job.event {
         Some(event) => Arc::clone(event),
         None => match load(&rooms, &plan, &job).await {
-            Ok(Some(event)) => Arc::new(event),
-            Ok(None) => return Landed { job, outcome: Outcome::Missing },
-            Err(error) => {
-                tracing::warn!(address = %job.address, %error, "cannot read the event of a debt");
-                tokio::time::sleep(LOAD_REST).await;
-                return Landed { job, outcome: Outcome::Unread };
-            }
+            Ok(event) => event,
+            Err(outcome) => return Landed { job, outcome },
         },
     };
     job.event = Some(Arc::clone(&event));
@@ -83,6 +78,23 @@ pub(super) async fn attempt(
     pass.report(&called.next, called.result.answer.as_ref().err());
     drop(permits);
     Landed { job, outcome: Outcome::Called(Box::new(called)) }
+}
+
+/// Lands the outcome of a broken attempt together with the event that was lost with it.
+pub(super) async fn with_event(
+    rooms: Arc<Rooms>,
+    plan: Arc<Plan>,
+    mut job: Job,
+    called: Box<Called>,
+) -> Landed {
+    let outcome = match load(&rooms, &plan, &job).await {
+        Ok(event) => {
+            job.event = Some(event);
+            Outcome::Called(called)
+        }
+        Err(outcome) => outcome,
+    };
+    Landed { job, outcome }
 }
 
 /// The outcome of an attempt whose task broke down: a failure like any other.
@@ -139,7 +151,20 @@ async fn first_attempt(rooms: &Rooms, plan: &Plan, job: &Job) -> Option<Timestam
     log.iter().rev().find_map(first)
 }
 
-async fn load(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Option<StoredEvent>, bellwire_ledger::Error> {
+/// Reads the event of a debt; what is not there or cannot be read is the outcome.
+async fn load(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Arc<StoredEvent>, Outcome> {
+    match find(rooms, plan, job).await {
+        Ok(Some(event)) => Ok(Arc::new(event)),
+        Ok(None) => Err(Outcome::Missing),
+        Err(error) => {
+            tracing::warn!(address = %job.address, %error, "cannot read the event of a debt");
+            tokio::time::sleep(LOAD_REST).await;
+            Err(Outcome::Unread)
+        }
+    }
+}
+
+async fn find(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Option<StoredEvent>, bellwire_ledger::Error> {
     if let Some(event) = rooms.ledger().event(job.address).await? {
         return Ok(Some(event));
     }

@@ -232,13 +232,16 @@ impl Runner {
                 }
                 tracing::error!(address = %job.address, %error, "an attempt broke down");
                 let now = self.scope.rooms.clock.now();
-                let called = attempt::broken(&self.plan, &job, &error.to_string(), now);
-                // Without its event a broken attempt of a debt cannot become a dead letter: it is tried again.
-                let outcome = match job.event {
-                    Some(_) => Outcome::Called(Box::new(called)),
-                    None => Outcome::Unread,
-                };
-                self.land(Landed { job, outcome });
+                let called = Box::new(attempt::broken(&self.plan, &job, &error.to_string(), now));
+                if job.event.is_some() {
+                    self.land(Landed { job, outcome: Outcome::Called(called) });
+                } else {
+                    // A debt's event went down with its attempt, and a dead letter needs it.
+                    let rooms = Arc::clone(&self.scope.rooms);
+                    let run = attempt::with_event(rooms, Arc::clone(&self.plan), job.clone(), called);
+                    let id = self.flights.spawn(run).id();
+                    self.aboard.insert(id, job);
+                }
             }
         }
     }

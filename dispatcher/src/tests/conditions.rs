@@ -240,6 +240,23 @@ async fn shutdown_gives_up_what_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_that_breaks_its_attempt_down_dies_after_its_attempts() {
+    let functions =
+        Functions::new(
+            |call, _| if call.id == "e0" { Act::Panic } else { Act::After(Duration::from_millis(1)) },
+        );
+    let mut world = World::new(1, functions, vec![binding("f", "in")]).await;
+    world.start().await;
+    world.send("in", events(0, 3)).await;
+    world.until("the others are done", async |w| w.functions.count("f") >= 3).await;
+    world.settled().await;
+    let id = world.id("f:in").await;
+    let ended = world.ledger.totals().await.unwrap()[&id].ended.clone();
+    assert_eq!((ended[&FinalState::Delivered], ended[&FinalState::Dead]), (2, 1));
+    assert_eq!(world.functions.count("f"), 2 + 4, "as many attempts as the binding allows");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_set_back_does_not_prolong_the_wait_of_a_function() {
     let functions = Functions::new(|_, _| Act::Fail(FailureClass::CannotStart, "Runtime.ImportModuleError"));
     let mut world = World::new(1, functions, vec![binding("f", "in")]).await;

@@ -35,6 +35,7 @@ pub(super) enum Act {
     After(Duration),
     Fail(FailureClass, &'static str),
     Hang,
+    Panic,
 }
 
 /// One call as the function saw it.
@@ -116,6 +117,7 @@ impl Invoker for Functions {
                 Err(ErrorInfo::platform(class, kind, "as told"))
             }
             Act::Hang => std::future::pending().await,
+            Act::Panic => panic!("as told"),
         };
         InvocationResult {
             answer,
