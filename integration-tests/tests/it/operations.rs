@@ -123,10 +123,7 @@ async fn a_replay_survives_a_kill() {
     assert!(repeated <= 1_004, "{repeated} repeated after one crash");
 }
 
-/// One event per tick: kills and restarts neither lose nor repeat one, and the missed ones follow the policy.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_tick_is_one_event_across_kills() {
-    let service = "service: ticks
+const TICKS: &str = "service: ticks
 functions:
   tick:
     handler: note.handler
@@ -136,30 +133,56 @@ functions:
         name: each
         retry: { min_delay: 10ms }
 ";
-    let noting = NOTING.replace("event['id']", "event['time']");
-    let mut stack = Stack::new(service, &[("note.py", &noting)]).unwrap();
+
+fn ticking() -> Stack {
+    Stack::new(TICKS, &[("note.py", &NOTING.replace("event['id']", "event['time']"))]).unwrap()
+}
+
+async fn until_ticks(stack: &Stack, wanted: u64) {
+    let enough = |s: &Value| s["sources"][0]["accepted"].as_u64().is_some_and(|n| n >= wanted);
+    stack.until("/v1/status", enough).await.unwrap();
+}
+
+async fn every_second_once(stack: &Stack) {
+    let events = stack.get("/v1/events?order=asc&limit=1000").await.unwrap();
+    let second = |e: &Value| e["subject"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+    let ticks: Vec<i64> = events["items"].as_array().unwrap().iter().map(second).collect();
+    let gaps: Vec<_> = ticks.windows(2).filter(|w| w[1] != w[0] + 1).collect();
+    assert!(gaps.is_empty(), "every second once, in order: {ticks:?}");
+}
+
+/// One event per tick: kills and restarts neither lose nor repeat one; the missed ones are caught up with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_tick_is_one_event_across_kills() {
+    let mut stack = ticking();
     for seen in [2, 4, 6] {
         stack.start(None).await.unwrap();
-        stack
-            .until("/v1/status", |s| s["sources"][0]["accepted"].as_u64().is_some_and(|n| n >= seen))
-            .await
-            .unwrap();
+        until_ticks(&stack, seen).await;
         stack.kill().await;
     }
     stack.start(None).await.unwrap();
-    stack
-        .until("/v1/status", |s| s["sources"][0]["accepted"].as_u64().is_some_and(|n| n >= 8))
-        .await
-        .unwrap();
-    let events = stack.get("/v1/events?order=asc&limit=1000").await.unwrap();
-    let ticks: Vec<i64> = events["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["subject"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second())
-        .collect();
-    let gaps: Vec<_> = ticks.windows(2).filter(|w| w[1] != w[0] + 1).collect();
-    assert!(gaps.is_empty(), "every second once, in order: {ticks:?}");
+    until_ticks(&stack, 8).await;
+    every_second_once(&stack).await;
+}
+
+/// The same when the process ends exactly between the decision to tick and the append, and after the append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_tick_is_one_event_across_crashes_at_its_gaps() {
+    let mut stack = ticking();
+    for point in ["timer.fire", "append.after_commit", "source.ack"] {
+        stack.start(Some(&format!("{point}=1*off->return"))).await.unwrap();
+        let status = stack.ended().await.unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(6),
+            "{point}: {}",
+            stack.log()
+        );
+    }
+    stack.start(None).await.unwrap();
+    let before = stack.get("/v1/status").await.unwrap()["sources"][0]["accepted"].as_u64().unwrap();
+    until_ticks(&stack, before + 2).await;
+    every_second_once(&stack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
