@@ -56,8 +56,22 @@ impl Feed {
     /// # Errors
     /// As [`Ledger::append`].
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        self.append_telling(append, |_| {}).await
+    }
+
+    /// [`Feed::append`], with news of the commit told before any reader can act on it: what happens to an event is
+    /// never known before the event.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`]; nothing is told then.
+    pub async fn append_telling(
+        &self,
+        append: Append,
+        tell: impl FnOnce(&Appended),
+    ) -> Result<Appended, Error> {
         let events = append.events.clone();
         let appended = self.ledger.append(append, self.clock.now()).await?;
+        tell(&appended);
         let stored = events.into_iter().zip(&appended.items).filter_map(|(new, item)| match item {
             Arrival::Accepted(address) => Some(StoredEvent {
                 address: *address,
@@ -69,6 +83,12 @@ impl Feed {
             Arrival::Duplicate(_) => None,
         });
         self.remember(stored);
+        for item in &appended.items {
+            if let Arrival::Duplicate(first) = item {
+                // Its append may have committed without an answer; then nobody has been told of it.
+                self.advance(first.lane, first.seq);
+            }
+        }
         Ok(appended)
     }
 
@@ -214,6 +234,20 @@ mod tests {
         assert_eq!(*feed.tail(L1).borrow(), Seq(6));
         assert_eq!(places(&feed.recent(L1, Seq(5), 9, usize::MAX).unwrap()), [5, 6]);
         assert_eq!(feed.recent(L1, Seq(3), 9, usize::MAX), None, "read back from the ledger");
+    }
+
+    #[tokio::test]
+    async fn the_repeat_of_an_append_that_seemed_to_fail_wakes_the_readers() {
+        let ledger = ModelLedger::new(1);
+        let feed = feed(&ledger).await;
+        ledger.commit_then_fail_append(Error::Unavailable("the answer got lost".into()));
+        feed.append(batch(vec![event("a").once("k", 9)])).await.unwrap_err();
+        let tail = feed.tail(L1);
+        // Its sender comes again, with another append id but the same key.
+        let again = feed.append(batch(vec![event("a").once("k", 9)])).await.unwrap();
+        assert_eq!(again.items, [Arrival::Duplicate(addr(1, 1))]);
+        assert_eq!(*tail.borrow(), Seq(1));
+        assert_eq!(places(&feed.read(L1, Seq(1), 9, usize::MAX).await.unwrap()), [1]);
     }
 
     #[tokio::test]
