@@ -51,6 +51,17 @@ impl Fault {
                 Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
             )
     }
+
+    /// Whether it concerns the piece of work that met it and no other in the same transaction: a row against the rules
+    /// of its table, a value that fits no column or type. SQLite undoes the statement and keeps the transaction
+    /// (sqlite.org/lang_conflict.html, ABORT).
+    pub fn is_own(&self) -> bool {
+        let Self::Sql(error) = self else { return true };
+        matches!(
+            error.sqlite_error_code(),
+            None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        )
+    }
 }
 
 /// The ledger's error for a failure of SQLite.

@@ -134,8 +134,8 @@ impl SqliteLedger {
         Ok(Self { shared: Arc::new(Shared { path: path.to_owned(), lanes, writer: None, readers }) })
     }
 
-    /// Waits until writing has stopped for good because the disk failed, and says why; for ever while it has not.
-    /// The controller ends when this does.
+    /// Waits until writing has stopped for good because the disk failed or the writer broke down, and says why; for
+    /// ever while it has not. The controller ends when this does.
     pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
         let watch = self.shared.writer.as_ref().map(Writer::failed);
         async move {

@@ -155,6 +155,57 @@ async fn a_refusal_harms_no_neighbour() {
     assert_eq!(accepted(&again.unwrap()), [addr(1, 101)]);
 }
 
+/// Holds the writer up until the sender is dropped, so that what is asked meanwhile shares one commit.
+async fn hold_up(ledger: &SqliteLedger) -> std::sync::mpsc::Sender<()> {
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let writing = ledger.clone();
+    tokio::spawn(async move {
+        let wait = move |_: &mut Book| {
+            let _ = began.send(());
+            let _ = held.recv();
+            Ok(())
+        };
+        writing.change(wait).await
+    });
+    begun.await.unwrap();
+    free
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_harms_no_neighbour() {
+    let subject = OnDisk::new(1).await;
+    let ledger = subject.ledger.clone();
+    let free = hold_up(&ledger).await;
+    let bad = ledger.change(|book| Ok(book.conn.execute("INSERT INTO lane (lane) VALUES (1)", [])?));
+    let before = ledger.append(batch(vec![event("a").once("k", 9)]), at(1));
+    let after = ledger.append(batch(vec![event("b").once("k", 9)]), at(1));
+    let freed = async { drop(free) };
+    let (before, bad, after, ()) = tokio::join!(before, bad, after, freed);
+    assert!(matches!(bad, Err(Error::Corrupt(_))), "{bad:?}");
+    assert_eq!(accepted(&before.unwrap()), [addr(1, 1)]);
+    assert_eq!(after.unwrap().items, [crate::Arrival::Duplicate(addr(1, 1))]);
+    assert_eq!(ledger.tail(L1).await.unwrap().0, 1);
+}
+
+#[tokio::test]
+async fn a_writer_that_breaks_down_is_noticed() {
+    let subject = OnDisk::new(1).await;
+    let ledger = subject.ledger.clone();
+    let failed = tokio::spawn(ledger.failed());
+    let broken: Result<(), Error> = ledger.change(|_| panic!("a test said so")).await;
+    assert!(matches!(broken, Err(Error::Unavailable(_))), "{broken:?}");
+    let why = tokio::time::timeout(std::time::Duration::from_secs(5), failed).await.unwrap().unwrap();
+    assert!(why.contains("broke down"), "{why}");
+    let orderly = OnDisk::new(1).await;
+    let mut failed = Box::pin(orderly.ledger.failed());
+    orderly.ledger.close().await;
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_millis(1), &mut failed).await.is_err(),
+        "an orderly end is no failure"
+    );
+}
+
 fn large(n: i64) -> crate::NewEvent {
     event(&format!("large{n}")).with(|e| e.data = Some(bytes::Bytes::from(vec![b'x'; 100_000])))
 }

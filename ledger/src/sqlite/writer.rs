@@ -86,6 +86,11 @@ impl<T: Send, F: FnOnce(&mut Book) -> Outcome<T> + Send> Work for Job<T, F> {
                 self.answer = Some(Err(error));
                 Ok(Ran::Refused)
             }
+            // Its own statement failed; SQLite has undone that, the savepoint undoes the rest.
+            Err(fault) if fault.is_own() => {
+                self.answer = Some(Err(fault.into()));
+                Ok(Ran::Refused)
+            }
             Err(Fault::Sql(error)) => Err(error),
         }
     }
@@ -290,6 +295,15 @@ impl Thread {
             } else {
                 tracing::warn!(error = %Error::from(fault), "the ledger's log was not copied back; tried again later");
             }
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = "its writer thread broke down; restart the controller";
+            self.failing.send_replace(Some(why.into()));
         }
     }
 }
