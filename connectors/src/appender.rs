@@ -107,7 +107,7 @@ impl Appender {
         let mut reached =
             Reached { fates: vec![None; lot.items.len()], accepted_at: self.clock.now(), error: None };
         match self.append(&lot.items, &lot.positions, patience).await {
-            Ok(appended) => self.note(&lot.items, 0, appended, &mut reached),
+            Ok(appended) => self.note(&lot.items, 0, &appended, &mut reached),
             Err(Refused::Commit(error)) => reached.error = Some(error),
             Err(Refused::Content(reason)) => {
                 let result = self.bisect(lot, reason, patience, &mut reached).await;
@@ -132,7 +132,7 @@ impl Appender {
         }
         while let Some(range) = open.pop() {
             match self.append(&lot.items[range.clone()], &[], patience).await {
-                Ok(appended) => self.note(&lot.items[range.clone()], range.start, appended, reached),
+                Ok(appended) => self.note(&lot.items[range.clone()], range.start, &appended, reached),
                 Err(Refused::Commit(error)) => return Err(error),
                 Err(Refused::Content(why)) if range.len() == 1 => {
                     reason = why;
@@ -171,7 +171,7 @@ impl Appender {
         let item = [Item::Quarantine(set_aside_event(&ready.source, why, &ready.event))];
         match self.append(&item, &[], patience).await {
             Ok(appended) => {
-                self.note(&item, index, appended, reached);
+                self.note(&item, index, &appended, reached);
                 Ok(())
             }
             Err(Refused::Commit(error)) => Err(error),
@@ -189,7 +189,8 @@ impl Appender {
         let append = self.build(items, positions);
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.feed.append(append.clone()).await {
+            let told = self.feed.append_telling(append.clone(), |appended| self.tell(items, appended));
+            let error = match told.await {
                 Ok(appended) => {
                     crash_point("append.after_commit_before_ack");
                     self.sources(items, |source| self.meter.healthy(source));
@@ -242,19 +243,21 @@ impl Appender {
         append
     }
 
-    /// Writes fates, counts and facts of items that are durable now.
-    fn note(&self, items: &[Item], first: usize, appended: Appended, reached: &mut Reached) {
-        let mut arrivals = appended.items.into_iter();
+    /// Sends the facts of items that are durable now.
+    fn tell(&self, items: &[Item], appended: &Appended) {
+        if self.live.receiver_count() == 0 {
+            return;
+        }
+        for (_, item, fate) in fates(items, appended) {
+            // Nobody listening any more is fine: a fact is only news.
+            let _ = self.live.send(fact(item, &fate, appended.accepted_at));
+        }
+    }
+
+    /// Writes fates and counts of items that are durable now.
+    fn note(&self, items: &[Item], first: usize, appended: &Appended, reached: &mut Reached) {
         reached.accepted_at = appended.accepted_at;
-        for (offset, item) in items.iter().enumerate() {
-            let fate = match item {
-                Item::Event(_) => match arrivals.next() {
-                    Some(Arrival::Accepted(address)) => Fate::Accepted(address),
-                    Some(Arrival::Duplicate(address)) => Fate::Duplicate(address),
-                    None => continue,
-                },
-                Item::Quarantine(quarantine) => Fate::Quarantined(quarantine.reason.clone()),
-            };
+        for (offset, item, fate) in fates(items, appended) {
             self.meter.count(item.source(), |counts| {
                 counts.received += 1;
                 match &fate {
@@ -263,10 +266,6 @@ impl Appender {
                     Fate::Quarantined(_) => counts.quarantined += 1,
                 }
             });
-            if self.live.receiver_count() > 0 {
-                // Nobody listening any more is fine: a fact is only news.
-                let _ = self.live.send(fact(item, &fate, appended.accepted_at));
-            }
             if let Some(slot) = reached.fates.get_mut(first + offset) {
                 *slot = Some(fate);
             }
@@ -320,6 +319,21 @@ async fn wait(pause: Duration, patience: &Patience, error: String) -> Result<(),
             () = tokio::time::sleep(pause) => Ok(()),
         },
     }
+}
+
+/// Each item with its place and what became of it.
+fn fates<'a>(items: &'a [Item], appended: &'a Appended) -> impl Iterator<Item = (usize, &'a Item, Fate)> {
+    let mut arrivals = appended.items.iter();
+    items.iter().enumerate().filter_map(move |(offset, item)| {
+        let fate = match item {
+            Item::Event(_) => match arrivals.next()? {
+                Arrival::Accepted(address) => Fate::Accepted(*address),
+                Arrival::Duplicate(address) => Fate::Duplicate(*address),
+            },
+            Item::Quarantine(quarantine) => Fate::Quarantined(quarantine.reason.clone()),
+        };
+        Some((offset, item, fate))
+    })
 }
 
 fn fact(item: &Item, fate: &Fate, at: Timestamp) -> Fact {
