@@ -378,6 +378,8 @@ pub struct ControllerSpec {
     pub ingress: String,
     /// Address of the admin door.
     pub admin: String,
+    /// `listen.tls: off` was said: a door off loopback may speak plain HTTP, behind a proxy that encrypts.
+    pub plain_http: bool,
     /// Largest event accepted.
     pub event_size: ByteSize,
     /// Buffers before sources pause.

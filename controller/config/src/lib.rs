@@ -29,6 +29,7 @@ use bellwire_schemas::service::{ControllerSpec, Service};
 pub use context::{Env, FileText, SystemEnv};
 pub use diagnostic::{Diagnostic, Report, Severity, SourceText};
 pub use files::{load, load_many, parse};
+pub use lower::door_of_flag;
 pub use reference_page::reference_page;
 pub use schema::json_schema;
 pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_WEIGHT};

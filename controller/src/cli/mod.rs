@@ -17,7 +17,7 @@ pub mod samples;
 mod selector;
 mod sse;
 mod text;
-mod times;
+pub mod times;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -35,8 +35,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub async fn bind(address: &str, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let other = format!("`listen.{key}` in the file chooses another address, with `run` also --{key}");
-        let asked =
-            if error.kind() == ErrorKind::AddrInUse { "is another controller running? " } else { "" };
+        let asked = if error.kind() == ErrorKind::AddrInUse { "is another controller running? " } else { "" };
         anyhow::Error::new(error).context(format!("open {address}: {asked}{other}"))
     })?;
     let local = listener.local_addr().context("read the listener's address")?;

@@ -93,7 +93,7 @@ async fn follow(
                 return Ok(ExitCode::from(6));
             }
             result = tokio::signal::ctrl_c() => { result.context("listen for Ctrl-C")?; break }
-            fact = facts.recv() => screen.fact(fact, running.app.clock.now()),
+            fact = facts.recv() => screen.fact(&running.app, fact).await,
             _ = tick.tick() => {
                 screen.tick(running.app.clock.now());
                 if let Some(fact) = reloader.poll(&running.app).await {

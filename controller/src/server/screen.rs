@@ -4,22 +4,35 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bellwire_config::{Loaded, Mode};
-use bellwire_schemas::Timestamp;
+use bellwire_patterns::PatternSet;
 use bellwire_schemas::api::{BindingStatus, Status};
 use bellwire_schemas::live::Fact;
+use bellwire_schemas::{Address, BindingName, FinalState, Timestamp};
+use jiff::tz::TimeZone;
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::admin::{collect_status, send_all};
+use super::admin::{collect_status, send_all, sums};
 use super::app::Shared;
 use super::assemble::Running;
 use super::options::ServeOptions;
-use crate::cli::live::{Known, Options as LiveOptions, Renderer};
+use super::reads::Reads;
+use crate::cli::live::{Known, MAX_RATE, Options as LiveOptions, Renderer};
 use crate::cli::samples;
+use crate::cli::times::Times;
 
 /// The terminal of one controller.
 pub struct Screen {
     output: Output,
     started: Instant,
+    explained: Explained,
+}
+
+/// How many filters were explained in the current second.
+#[derive(Default)]
+struct Explained {
+    second: i64,
+    count: u64,
 }
 
 enum Output {
@@ -39,7 +52,7 @@ impl Screen {
             (false, Mode::Dev) => Output::Text(Box::new(Renderer::new(LiveOptions::new(options.color)))),
             (false, Mode::Run) => Output::Log,
         };
-        Self { output, started: Instant::now() }
+        Self { output, started: Instant::now(), explained: Explained::default() }
     }
 
     /// The doors are open.
@@ -50,7 +63,10 @@ impl Screen {
         match &mut self.output {
             Output::Text(renderer) => {
                 renderer.set_bindings(known(&status));
-                print!("{}", header(&status, loaded, owed, self.started.elapsed().as_secs_f64()));
+                let times = Times { now: app.clock.now(), zone: TimeZone::system(), iso: false };
+                let state = ledger_state(app, &status, owed).await;
+                let seconds = self.started.elapsed().as_secs_f64();
+                print!("{}", header(&status, loaded, &state, &times, seconds));
             }
             Output::Json => {}
             Output::Log => tracing::info!(
@@ -71,7 +87,12 @@ impl Screen {
     }
 
     /// Shows a fact.
-    pub fn fact(&mut self, fact: Result<Fact, RecvError>, now: Timestamp) {
+    pub async fn fact(&mut self, app: &Shared, fact: Result<Fact, RecvError>) {
+        let now = app.clock.now();
+        let fact = match fact {
+            Ok(fact) if matches!(self.output, Output::Text(_)) => Ok(self.with_clause(app, fact, now).await),
+            fact => fact,
+        };
         let lines = match (&mut self.output, fact) {
             (Output::Text(renderer), Ok(fact)) => renderer.push(&fact, now),
             (Output::Text(_), Err(RecvError::Lagged(missed))) => {
@@ -87,6 +108,25 @@ impl Screen {
         for line in lines {
             println!("{line}");
         }
+    }
+
+    /// A filtered delivery with the clause that said no instead of the bare word, while there are few.
+    async fn with_clause(&mut self, app: &Shared, mut fact: Fact, now: Timestamp) -> Fact {
+        let Fact::Settled { address, binding, state: FinalState::Filtered, reason, .. } = &mut fact else {
+            return fact;
+        };
+        let second = now.micros() / 1_000_000;
+        if self.explained.second != second {
+            self.explained = Explained { second, count: 0 };
+        }
+        self.explained.count += 1;
+        if self.explained.count > MAX_RATE {
+            return fact;
+        }
+        if let Some(clause) = clause(app, *address, binding).await {
+            *reason = clause;
+        }
+        fact
     }
 
     /// Shows what was held back.
@@ -116,14 +156,40 @@ fn known(status: &Status) -> Vec<Known> {
     active.map(known).collect()
 }
 
-fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {
-    use std::fmt::Write;
+/// The clause of the filter in force that says no to an event. The delivery itself may not be in the ledger yet.
+async fn clause(app: &Shared, address: Address, binding: &BindingName) -> Option<String> {
+    let stored = app.ledger().event(address).await.ok()??;
+    let record = app.ledger().bindings().await.ok()?.into_iter().find(|b| b.name == *binding)?;
+    let filter = PatternSet::from_value(&Value::Array(record.filter)).ok()?;
+    Some(filter.explain(&stored.event.envelope())?.to_string())
+}
+
+/// What lies in the ledger, what the last run left owed, and whether everything is accounted for.
+async fn ledger_state(app: &Shared, status: &Status, owed: u64) -> String {
     let stored: u64 = status.sources.iter().map(|s| s.accepted).sum();
-    let state = match (stored, owed) {
-        (0, _) => "empty".to_string(),
-        (n, 0) => format!("{n} events"),
-        (n, owed) => format!("{n} events; recovered: {owed} owed deliveries"),
+    let number = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    if stored == 0 {
+        return "empty".into();
+    }
+    let lost = match sums(&Reads::from(app)).await {
+        Ok(proof) => proof.bindings.iter().map(|b| b.gap.unsigned_abs()).sum(),
+        Err(_) => 0,
     };
+    let events = number(stored, "event", "events");
+    match (owed, lost) {
+        (0, 0) => events,
+        (owed, 0) => {
+            format!("{events}; recovered: {}, 0 lost", number(owed, "owed delivery", "owed deliveries"))
+        }
+        (owed, lost) => {
+            let owed = number(owed, "owed delivery", "owed deliveries");
+            format!("{events}; recovered: {owed}, {lost} NOT accounted for: bellwire verify")
+        }
+    }
+}
+
+fn header(status: &Status, loaded: &Loaded, state: &str, times: &Times, seconds: f64) -> String {
+    use std::fmt::Write;
     let ledger = status
         .ledger
         .url
@@ -157,11 +223,15 @@ fn header(status: &Status, loaded: &Loaded, owed: u64, seconds: f64) -> String {
         for binding in bound {
             let entrance =
                 status.sources.iter().find(|s| s.name == binding.source).map_or("", |s| &s.entrance);
+            let entrance = times.told(entrance);
             let _ = writeln!(out, "{left}  ◂ {:<source_width$}  {entrance}", binding.source);
             left = " ".repeat(left.chars().count());
         }
     }
-    let example = loaded.services.iter().flat_map(|s| &s.sources).next();
+    // A schedule shows itself soon enough: the hint is for what somebody has to send.
+    let mut sources: Vec<_> = loaded.services.iter().flat_map(|s| &s.sources).collect();
+    sources.sort_by_key(|source| source.kind.word() == "schedule");
+    let example = sources.first();
     let hint = example.map(|s| format!(" Try:  bellwire send {} --sample", s.name)).unwrap_or_default();
     let _ = writeln!(out, "  ready in {seconds:.1} s. Edit, save, it reloads.{hint}\n");
     out

@@ -12,6 +12,9 @@ pub mod invoke;
 pub mod pool;
 pub mod runtime_api;
 
+/// Log target of workers that cannot start: `dev` shows the same on its screen, and leaves these lines out.
+pub const START_LOG: &str = "bellwire_workers::start";
+
 pub use exec::exec_main;
 pub use http::tls::tls_config;
 pub use invoke::{Answer, Invocation, InvocationResult, Invoker};

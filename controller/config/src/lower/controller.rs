@@ -35,6 +35,7 @@ pub(super) fn lower(file: &File, top: &At<'_>, cx: &mut Context<'_>) -> Controll
         ledger,
         ingress: file.listen.ingress.0.clone(),
         admin: file.listen.admin.0.clone(),
+        plain_http: file.listen.tls.is_some(),
         event_size: file.limits.event_size,
         memory: file.limits.memory,
         tokens: tokens.collect(),
@@ -100,6 +101,32 @@ fn is_loopback(address: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// The address of a door as a flag gives it: `:0` is a port of loopback. The rules of the file hold here too.
+///
+/// # Errors
+/// When there is no port, or when the door would be open to the network without tokens or without a word on TLS.
+pub fn door_of_flag(text: &str, settings: &ControllerSpec) -> Result<String, String> {
+    let address = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
+    if address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+        return Err(format!("`{text}` is no address: write host and port, such as 127.0.0.1:7070, or `:0`"));
+    }
+    if is_loopback(&address) {
+        return Ok(address);
+    }
+    if settings.tokens.is_empty() {
+        return Err(format!(
+            "`{text}` is open to the network, and there are no tokens: write them under `security.tokens`"
+        ));
+    }
+    if !settings.plain_http {
+        return Err(format!(
+            "`{text}` is open to the network, and nothing is said about TLS: put a proxy that encrypts before it, \
+             and say so with `listen: {{ tls: off }}`"
+        ));
+    }
+    Ok(address)
+}
+
 fn doors(file: &File, top: &At<'_>, cx: &mut Context<'_>) {
     let listen = top.key("listen");
     let doors = [("ingress", &file.listen.ingress.0), ("admin", &file.listen.admin.0)];
@@ -137,7 +164,9 @@ fn doors(file: &File, top: &At<'_>, cx: &mut Context<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use bellwire_schemas::service::{ControllerSpec, Role, Secret, TokenSpec};
+
+    use super::{door_of_flag, is_loopback};
 
     #[test]
     fn loopback_is_what_only_this_machine_reaches() {
@@ -147,5 +176,32 @@ mod tests {
         for no in ["0.0.0.0:7070", "[::]:7070", "example.com:1", "localhost.evil.com:1"] {
             assert!(!is_loopback(no), "{no}");
         }
+    }
+
+    #[test]
+    fn a_flag_opens_no_door_that_the_file_may_not() {
+        let mut settings = settings();
+        let door = |text: &str, settings: &ControllerSpec| door_of_flag(text, settings).ok();
+        assert_eq!(door(":0", &settings).as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(door("localhost:7070", &settings).as_deref(), Some("localhost:7070"));
+        for bad in ["7070", "nonsense", "127.0.0.1:70000", "0.0.0.0:7070"] {
+            assert_eq!(door(bad, &settings), None, "{bad}");
+        }
+        let token = TokenSpec { name: "ops".into(), role: Role::Admin, secret: Secret::new("s") };
+        settings.tokens.push(token);
+        assert_eq!(door("0.0.0.0:7070", &settings), None, "nothing is said about TLS");
+        settings.plain_http = true;
+        assert_eq!(door("0.0.0.0:7070", &settings).as_deref(), Some("0.0.0.0:7070"));
+    }
+
+    fn settings() -> ControllerSpec {
+        let parsed = crate::parse(
+            "service: a\n",
+            "a.yaml",
+            std::path::Path::new("/"),
+            crate::Mode::Run,
+            &crate::SystemEnv,
+        );
+        parsed.expect("a service of a name alone").controller
     }
 }

@@ -12,6 +12,8 @@ mod sources;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+pub use controller::door_of_flag;
+
 use bellwire_schemas::service::{ControllerSpec, Service};
 
 use crate::context::Context;

@@ -27,6 +27,7 @@ use bellwire_schemas::service::Role;
 
 pub use sources::send_all;
 pub use status::collect as collect_status;
+pub use verify::sums;
 
 use super::app::Shared;
 use super::auth::{Tokens, check_host};

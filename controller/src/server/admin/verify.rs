@@ -8,8 +8,16 @@ use bellwire_schemas::api::{BindingSum, SourceSum, Verification};
 use crate::server::problem::Problem;
 use crate::server::reads::Reads;
 
-/// Adds up arrivals per source and deliveries per binding, all of one moment of the ledger.
+/// `POST /v1/verifications`.
 pub async fn verify(State(app): State<Reads>) -> Result<Json<Verification>, Problem> {
+    Ok(Json(sums(&app).await?))
+}
+
+/// Adds up arrivals per source and deliveries per binding, all of one moment of the ledger.
+///
+/// # Errors
+/// When the ledger does not answer.
+pub async fn sums(app: &Reads) -> Result<Verification, Problem> {
     let totals = app.ledger().totals().await?;
     let bindings: Vec<_> = app
         .ledger()
@@ -43,9 +51,5 @@ pub async fn verify(State(app): State<Reads>) -> Result<Json<Verification>, Prob
         duplicate: arrivals.duplicate,
         quarantined: arrivals.quarantined,
     });
-    Ok(Json(Verification {
-        complete: bindings.iter().all(|b| b.gap == 0),
-        sources: sources.collect(),
-        bindings,
-    }))
+    Ok(Verification { complete: bindings.iter().all(|b| b.gap == 0), sources: sources.collect(), bindings })
 }

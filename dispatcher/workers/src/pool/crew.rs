@@ -333,7 +333,7 @@ impl Crew {
         let mut book = self.lock();
         if book.remove(number, now) == Some(Stage::Starting) && !book.retired {
             error.class = FailureClass::CannotStart;
-            tracing::warn!(function = %self.spec.name, error = %error.headline(), "worker cannot start");
+            tracing::warn!(target: crate::START_LOG, function = %self.spec.name, error = %error.headline(), "worker cannot start");
             book.failed(error, self.shared.config.clock.now(), now);
         }
         let lost = match book.hopeless(now) {
