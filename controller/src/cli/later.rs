@@ -26,6 +26,9 @@ const COMMANDS: [&str; 15] = [
 /// Flags of later releases.
 const FLAGS: [&str; 6] = ["--against", "--context", "--namespace", "--no-destinations", "--rate", "--record"];
 
+/// Flags that one command will have in a later release, and others have now.
+const FLAGS_OF: [(&str, &str); 3] = [("verify", "--since"), ("verify", "--until"), ("verify", "--source")];
+
 /// The refusal of a known word that this release does not have; `None` for every other error of clap.
 pub fn refusal(error: &clap::Error, mut args: impl Iterator<Item = String>) -> Option<Failure> {
     let text = |kind| match error.get(kind) {
@@ -82,6 +85,7 @@ mod tests {
             ("dead-letters edit 1-3", "dead-letters edit"),
             ("status --namespace shop", "--namespace"),
             ("replay 1-3 --rate=100/s", "--rate"),
+            ("verify --since 24h", "--since"),
         ] {
             assert_eq!(refused(line), Some(format!("`{word}` is not supported yet")), "{line}");
         }

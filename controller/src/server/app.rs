@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use axum::http::StatusCode;
 use bellwire_connectors::Intake;
 use bellwire_dispatcher::Handle;
-use bellwire_ledger::{BindingRecord, Feed, Ledger};
+use bellwire_ledger::{BindingRecord, EventQuery, Feed, Ledger};
 use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::selector::Selector;
@@ -120,10 +120,8 @@ impl App {
             Some(source) => Some(source.clone()),
             None => self.only_source(selector).await?,
         };
-        let mut fits: Vec<_> = all
-            .into_iter()
-            .filter(|b| b.active && source.as_ref().is_none_or(|s| *s == b.source))
-            .collect();
+        let mut fits: Vec<_> =
+            all.into_iter().filter(|b| b.active && source.as_ref().is_none_or(|s| *s == b.source)).collect();
         if fits.len() == 1 {
             return Ok(fits.remove(0));
         }

@@ -142,6 +142,53 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "the state does not allow it",
         "Another change got ahead, or the object is in another state. `detail` says which.",
     ),
+    (
+        "bad-signature",
+        "the signature does not fit",
+        "The header is missing, or was not made from this body with this secret. `detail` says which; compare the source's `verify` and `secret` with the sender's.",
+    ),
+    (
+        "bad-cloudevent",
+        "this is no CloudEvent",
+        "A required attribute is missing or misspelt: `specversion`, `id`, `source`, `type`. `detail` names it.",
+    ),
+    (
+        "bad-attribute",
+        "an attribute cannot be kept",
+        "It is too long or holds characters that no attribute may hold. `detail` names it.",
+    ),
+    (
+        "event-too-large",
+        "the event is larger than allowed",
+        "One event is at most `limits.event_size` of the configuration.",
+    ),
+    ("method-not-allowed", "this door does not take that method", "The `Allow` header lists what it takes."),
+    (
+        "unsupported-media-type",
+        "this kind of body is not taken",
+        "Send `application/json` or one of the CloudEvents media types.",
+    ),
+    (
+        "unsupported-encoding",
+        "the body is encoded in a way that is not read here",
+        "Send it without `Content-Encoding`.",
+    ),
+    (
+        "source-disabled",
+        "this source takes nothing in",
+        "The configuration says `enabled: false`. Its position is kept.",
+    ),
+    ("busy", "too much is on its way already", "Nothing was stored. Try again after `Retry-After`."),
+    (
+        "ledger-full",
+        "the ledger or its disk is full",
+        "Nothing was stored. Free space or raise `ledger.max_size`; try again after `Retry-After`.",
+    ),
+    (
+        "shutting-down",
+        "the controller is stopping",
+        "Nothing was stored. Try again: another one will answer.",
+    ),
     ("internal", "something broke here", "It is logged with `request_id`. Please report it."),
 ];
 

@@ -137,7 +137,7 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
             .hint("choose by address, binding, error or time; `all` takes all"));
     }
     let now = app.clock.now();
-    let mut query = resolve(&Reads::from(app), action.selector, STEP).await?;
+    let (mut query, pattern) = resolve(&Reads::from(app), action.selector, STEP).await?;
     // What dies again while this runs is not taken a second time.
     query.selector.until = Some(query.selector.until.unwrap_or(now).min(now));
     let mut count = 0;
@@ -166,7 +166,18 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
     Ok(Changed { count, dry_run: action.dry_run })
 }
 
-async fn resolve(app: &Reads, selector: Selector, limit: usize) -> Result<DeadLetterQuery, Problem> {
+/// The query of a selector, and the pattern that the ledger does not check itself.
+async fn resolve(
+    app: &Reads,
+    selector: Selector,
+    limit: usize,
+) -> Result<(DeadLetterQuery, Option<Pattern>), Problem> {
+    if selector.state.as_deref().is_some_and(|state| state != FinalState::Dead.as_str()) {
+        let detail = "every dead letter is in the state `dead`: leave `state` out";
+        return Err(Problem::bad_request(detail).pointer("state"));
+    }
+    let pattern = selector.filter.as_ref().map(Pattern::from_value).transpose();
+    let pattern = pattern.map_err(|error| Problem::bad_request(error.to_string()).pointer("filter"))?;
     let binding = match &selector.binding {
         Some(name) => Some(app.binding(name).await?.id),
         None => None,
