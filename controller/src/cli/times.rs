@@ -214,6 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn sentences_of_the_api_name_moments_in_the_local_zone() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let times = Times { now: at("2026-03-06T12:01:01.204Z"), zone, iso: false };
+        for (text, told) in [
+            ("next 2026-03-09T06:00:00.000Z", "next Mon 07:00 CET"),
+            ("next 2026-03-06T12:02:00Z", "next 13:02 CET"),
+            ("next 2026-04-01T05:00:00Z", "next 2026-04-01 07:00 CEST"),
+            ("since 2026-03-06T07:56:05.100Z by ana (\"db\")", "since 08:56:05 CET by ana (\"db\")"),
+            ("POST /hooks/2026", "POST /hooks/2026"),
+        ] {
+            assert_eq!(times.told(text), told);
+        }
+        let iso = Times { iso: true, ..times };
+        assert_eq!(iso.told("next 2026-03-09T06:00:00.000Z"), "next 2026-03-09T06:00:00.000Z");
+    }
+
+    #[test]
     fn times_are_shown_from_now() {
         let times = times();
         assert_eq!(times.at(at("2026-03-02T12:00:01.204Z")), "12:00:01.204 (60 s ago)");

@@ -3,7 +3,7 @@
 use bellwire_schemas::api::{BindingStatus, List, PauseRequest};
 use clap::{Args, Subcommand};
 
-use super::status::binding_table;
+use super::status::{binding_table, why};
 use crate::cli::Context;
 use crate::cli::client::{Reply, segment};
 use crate::cli::exit::{Answer, Exit, Failure};

@@ -83,10 +83,8 @@ fn write_all(dir: &Path, files: &[Entry]) -> Result<(), Failure> {
             0 => " exists".into(),
             more => format!(" and {more} more exist"),
         };
-        let failure = Failure::new(
-            Exit::Conflict,
-            format!("{}{exist} already: nothing was written", first.display()),
-        );
+        let failure =
+            Failure::new(Exit::Conflict, format!("{}{exist} already: nothing was written", first.display()));
         return Err(failure.help("choose another folder: bellwire init FOLDER"));
     }
     files.iter().try_for_each(|(path, bytes)| {

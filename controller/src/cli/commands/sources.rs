@@ -58,7 +58,7 @@ pub async fn run(context: &Context, command: SourcesCommand) -> Answer {
     ))?;
     let last = source.last_at.map_or_else(|| "never".into(), |at| out.times().at(at));
     let rows = [
-        ("entrance", times.told(&source.entrance)),
+        ("entrance", out.times().told(&source.entrance)),
         ("accepted", format!("{}, last {last}", count(source.accepted))),
         (
             "besides",
