@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_schemas::{SourceName, crash_point};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::appender::{Appender, CommitError, Item, Lot, Patience};
@@ -15,8 +16,31 @@ use crate::rules::{Ruled, quarantine, rule};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Runs a pull source until told to stop. A connector that breaks down is noted and made anew after a pause; what it
+/// had not confirmed comes again.
+pub(crate) async fn keep(
+    connect: impl Fn() -> Box<dyn Connector> + Send,
+    source: SourceName,
+    appender: Arc<Appender>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    loop {
+        // A set ends its task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(run(connect(), source.clone(), appender.clone(), limits.clone(), stop.clone()));
+        let Some(Err(error)) = task.join_next().await else { return };
+        tracing::error!(%source, %error, "the connector broke down");
+        appender.meter.failing(&source, format!("the connector broke down: {error}"), appender.clock.now());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LONGEST_PAUSE) => {}
+        }
+    }
+}
+
 /// Runs a connector until told to stop; a batch in flight is finished or released first.
-pub(crate) async fn run(
+async fn run(
     mut connector: Box<dyn Connector>,
     source: SourceName,
     appender: Arc<Appender>,

@@ -150,11 +150,12 @@ impl Intake {
             let Some(spec) = table.source(name).filter(|s| s.enabled && !pulls.contains_key(name)) else {
                 continue;
             };
-            let feed = &self.appender.feed;
-            let connector = registry::connect(timer, feed.ledger().clone(), self.appender.clock.clone());
+            let (timer, ledger) = (timer.clone(), self.appender.feed.ledger().clone());
+            let clock = self.appender.clock.clone();
+            let connect = move || registry::connect(&timer, ledger.clone(), clock.clone());
             let stop = self.stop.child_token();
             let run =
-                pump::run(connector, name.clone(), self.appender.clone(), self.limits.clone(), stop.clone());
+                pump::keep(connect, name.clone(), self.appender.clone(), self.limits.clone(), stop.clone());
             pulls.insert(name.clone(), Pull { spec: spec.clone(), stop, task: tokio::spawn(run) });
         }
         Ok(())
