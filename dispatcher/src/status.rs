@@ -103,7 +103,7 @@ fn live(binding: &Binding) -> BindingLive {
         .flat_map(|(lane, face)| face.running.iter().map(|seq| Address::new(*lane, *seq)))
         .collect();
     let wait = plan.target.waiting();
-    let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone());
+    let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone().or_else(|| face.unread.clone()));
     let stalled = faces.iter().find_map(|(_, face)| face.stalled);
     let (state, reason, detail) = match (plan.held(), &wait) {
         (Some(Held::Inactive), _) => ("inactive", Some(Held::Inactive.as_str()), None),

@@ -23,8 +23,10 @@ pub(crate) struct Face {
     pub(crate) queued: usize,
     /// The reader stopped at a limit.
     pub(crate) stalled: Option<&'static str>,
-    /// The ledger's last refusal, while it lasts.
+    /// Why the ledger took no flush, while it lasts.
     pub(crate) trouble: Option<String>,
+    /// Why the lane could not be read, while it lasts.
+    pub(crate) unread: Option<String>,
 }
 
 impl Board {

@@ -65,7 +65,7 @@ impl Runner {
         match read {
             Ok(events) => {
                 self.read_after = None;
-                self.set_trouble(None);
+                self.set_unread(None);
                 if events.is_empty() {
                     // Everything up to the tail has been removed by retention.
                     self.cursor.skip_to(tail);
@@ -78,7 +78,7 @@ impl Runner {
             Err(error) => {
                 tracing::warn!(lane = %self.scope.lane, binding = %self.binding.name, %error, "cannot read the lane");
                 self.read_after = Some(now.plus(DEBT_REST));
-                self.set_trouble(Some(error.to_string()));
+                self.set_unread(Some(error.to_string()));
             }
         }
     }

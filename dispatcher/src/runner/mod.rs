@@ -246,8 +246,8 @@ impl Runner {
         }
     }
 
-    fn set_trouble(&self, trouble: Option<String>) {
-        self.board.update(|face| face.trouble = trouble);
+    fn set_unread(&self, unread: Option<String>) {
+        self.board.update(|face| face.unread = unread);
     }
 
     fn publish(&self) {

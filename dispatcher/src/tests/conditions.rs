@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellwire_ledger::{Ledger, LogOutcome, Pause};
+use bellwire_ledger::{Error, Ledger, LogOutcome, Pause};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::{ControllerId, FailureClass, FinalState, Lane};
 use serde_json::json;
@@ -269,4 +269,25 @@ async fn a_clock_set_back_does_not_prolong_the_wait_of_a_function() {
     let id = world.id("f:in").await;
     let ended = world.ledger.totals().await.unwrap()[&id].ended.clone();
     assert_eq!(ended.get(&FinalState::Delivered), Some(&3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_takes_no_flush_is_told_until_it_does() {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let mut world = World::new(1, functions, vec![binding("f", "in")]).await;
+    world.start().await;
+    let id = world.id("f:in").await;
+    for _ in 0..20 {
+        world.ledger.fail_next_flush(Error::Unavailable("busy".into()));
+    }
+    let state = |world: &World| world.handle().binding_live(id).unwrap().reason;
+    world.send("in", events(0, 1)).await;
+    world.until("told", async |w| state(w) == Some("ledger-unavailable")).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    // Reading still works, and says nothing about writing.
+    world.send("in", events(1, 2)).await;
+    world.until("read", async |w| w.functions.count("f") == 2).await;
+    assert_eq!(state(&world), Some("ledger-unavailable"));
+    world.settled().await;
+    world.until("over", async |w| state(w).is_none()).await;
 }
