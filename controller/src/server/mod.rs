@@ -102,6 +102,10 @@ async fn follow(
                 }
             }
         }
+        // `dev` is its screen; `run` outlives whoever read its output.
+        if screen.is_closed() && reloader.is_dev() {
+            break;
+        }
     }
     screen.closing();
     tracing::info!("stopping: no new events, running invocations may end");

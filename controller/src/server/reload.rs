@@ -40,9 +40,14 @@ impl Reloader {
         reloader
     }
 
+    /// Whether this is `dev`, which follows its files.
+    pub fn is_dev(&self) -> bool {
+        self.options.mode == Mode::Dev
+    }
+
     /// Looks for changes; what was done about them is the answer. `run` follows nothing.
     pub async fn poll(&mut self, app: &Shared) -> Option<Fact> {
-        if self.options.mode != Mode::Dev {
+        if !self.is_dev() {
             return None;
         }
         let (config, code) = (stamps(&self.options.files), tree_stamps(&self.folders));

@@ -1,5 +1,6 @@
 //! What `dev` shows: a header once, then one line per fact. `run` logs instead.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub struct Screen {
     output: Output,
     started: Instant,
     explained: Explained,
+    /// Whoever read it has gone.
+    closed: bool,
 }
 
 /// How many filters were explained in the current second.
@@ -52,7 +55,7 @@ impl Screen {
             (false, Mode::Dev) => Output::Text(Box::new(Renderer::new(LiveOptions::new(options.color)))),
             (false, Mode::Run) => Output::Log,
         };
-        Self { output, started: Instant::now(), explained: Explained::default() }
+        Self { output, started: Instant::now(), explained: Explained::default(), closed: false }
     }
 
     /// The doors are open.
@@ -66,7 +69,8 @@ impl Screen {
                 let times = Times { now: app.clock.now(), zone: TimeZone::system(), iso: false };
                 let state = ledger_state(app, &status, owed).await;
                 let seconds = self.started.elapsed().as_secs_f64();
-                print!("{}", header(&status, loaded, &state, &times, seconds));
+                let header = header(&status, loaded, &state, &times, seconds);
+                self.show(&[header]);
             }
             Output::Json => {}
             Output::Log => tracing::info!(
@@ -105,9 +109,18 @@ impl Screen {
             }
             _ => Vec::new(),
         };
-        for line in lines {
-            println!("{line}");
-        }
+        self.show(&lines);
+    }
+
+    /// Whether nobody can read the screen any more: a closed pipe or terminal.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn show(&mut self, lines: &[String]) {
+        let mut out = std::io::stdout().lock();
+        let shown = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+        self.closed |= shown.is_err();
     }
 
     /// A filtered delivery with the clause that said no instead of the bare word, while there are few.
@@ -132,16 +145,15 @@ impl Screen {
     /// Shows what was held back.
     pub fn tick(&mut self, now: Timestamp) {
         if let Output::Text(renderer) = &mut self.output {
-            for line in renderer.tick(now) {
-                println!("{line}");
-            }
+            let lines = renderer.tick(now);
+            self.show(&lines);
         }
     }
 
     /// The end began.
-    pub fn closing(&self) {
+    pub fn closing(&mut self) {
         if let Output::Text(_) = self.output {
-            println!("\nstopping: running invocations may end; Ctrl-C again ends at once");
+            self.show(&["\nstopping: running invocations may end; Ctrl-C again ends at once".into()]);
         }
     }
 }
@@ -233,7 +245,7 @@ fn header(status: &Status, loaded: &Loaded, state: &str, times: &Times, seconds:
     sources.sort_by_key(|source| source.kind.word() == "schedule");
     let example = sources.first();
     let hint = example.map(|s| format!(" Try:  bellwire send {} --sample", s.name)).unwrap_or_default();
-    let _ = writeln!(out, "  ready in {seconds:.1} s. Edit, save, it reloads.{hint}\n");
+    let _ = writeln!(out, "  ready in {seconds:.1} s. Edit, save, it reloads.{hint}");
     out
 }
 
