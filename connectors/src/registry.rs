@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bellwire_ledger::Ledger;
-use bellwire_schemas::service::{SourceKind, SourceSpec};
+use bellwire_schemas::service::{SourceKind, SourceSpec, Verify};
 use bellwire_schemas::{Clock, SourceName};
 
 use crate::{Connector, Door, object_store, timer, topic, webhook};
@@ -129,8 +129,21 @@ pub(crate) fn connect(
 pub(crate) fn entrance_of(spec: &SourceSpec) -> String {
     match &spec.kind {
         SourceKind::Topic { topic } => format!("POST {TOPICS}/{topic}"),
-        SourceKind::Webhook(webhook) => format!("POST {HOOKS}{}", webhook.path),
+        SourceKind::Webhook(webhook) => format!("POST {HOOKS}{}{}", webhook.path, proof_of(&webhook.verify)),
         SourceKind::S3 { .. } => format!("POST {S3}"),
         SourceKind::Schedule(_) => "schedule".to_owned(),
+    }
+}
+
+/// What a webhook's sender has to prove, in the words of the configuration.
+fn proof_of(verify: &Verify) -> &'static str {
+    match verify {
+        Verify::Github => "   signed: github",
+        Verify::Stripe => "   signed: stripe",
+        Verify::Slack => "   signed: slack",
+        Verify::StandardWebhooks => "   signed: standard-webhooks",
+        Verify::Hmac(_) => "   signed: hmac",
+        Verify::Token => "   token",
+        Verify::None => "",
     }
 }
