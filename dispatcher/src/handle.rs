@@ -134,7 +134,7 @@ impl Handle {
     /// Pauses or resumes a binding; the caller has told the ledger.
     pub fn set_paused(&self, name: &BindingName, pause: Option<Pause>) {
         if let Some(binding) = self.binding_named(name) {
-            binding.replace(Plan { pause, ..Plan::clone(&binding.plan()) });
+            binding.set_pause(pause);
         }
     }
 

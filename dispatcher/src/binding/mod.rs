@@ -107,20 +107,31 @@ impl Binding {
         Arc::clone(&self.plan.borrow())
     }
 
-    /// Puts a plan in force; an equal one wakes nobody.
-    pub(crate) fn replace(&self, plan: Plan) {
+    /// Puts a plan in force; an equal one wakes nobody. The pause stays: a plan may have been made before it was set.
+    pub(crate) fn replace(&self, mut plan: Plan) {
         self.gate.resize(cap(&plan));
         self.plan.send_if_modified(|now| {
+            plan.pause.clone_from(&now.pause);
+            plan.record.paused.clone_from(&now.pause);
             let same = now.spec == plan.spec
                 && now.record == plan.record
                 && now.active == plan.active
-                && now.pause == plan.pause
                 && now.form.kind == plan.form.kind
                 && now.form.format == plan.form.format
                 && now.form.receiver == plan.form.receiver
                 && Arc::ptr_eq(&now.target, &plan.target);
             *now = Arc::new(plan);
             !same
+        });
+    }
+
+    /// Pauses or resumes.
+    pub(crate) fn set_pause(&self, pause: Option<Pause>) {
+        self.plan.send_modify(|now| {
+            let mut plan = Plan::clone(now);
+            plan.record.paused.clone_from(&pause);
+            plan.pause = pause;
+            *now = Arc::new(plan);
         });
     }
 

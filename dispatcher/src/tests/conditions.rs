@@ -291,3 +291,21 @@ async fn a_ledger_that_takes_no_flush_is_told_until_it_does() {
     world.settled().await;
     world.until("over", async |w| state(w).is_none()).await;
 }
+
+/// A reload declares its bindings, an operator pauses one, and only then the reload is put in force.
+#[tokio::test(start_paused = true)]
+async fn a_pause_during_a_reload_holds() {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let mut world = World::new(1, functions, vec![binding("f", "in")]).await;
+    world.start().await;
+    let id = world.id("f:in").await;
+    let declared = world.configuration().await;
+    let pause = Pause { since: world.clock.now(), by: "ana".into(), reason: "db migration".into() };
+    world.ledger.set_paused(id, Some(pause.clone())).await.unwrap();
+    world.handle().set_paused(&"f:in".into(), Some(pause));
+    world.handle().apply(declared).await.unwrap();
+    assert_eq!(world.handle().binding_live(id).unwrap().state, "paused");
+    world.send("in", events(0, 1)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.functions.calls().len(), 0);
+}

@@ -223,11 +223,15 @@ impl World {
     }
 
     pub(super) async fn apply(&self) {
+        self.handle().apply(self.configuration().await).await.unwrap();
+    }
+
+    /// Declares the bindings; what the ledger answers is what is put in force.
+    pub(super) async fn configuration(&self) -> Configuration {
         let records = self.specs.iter().map(record).collect();
         let records = self.ledger.declare_bindings(records, self.clock.now()).await.unwrap();
         let bindings = self.specs.iter().cloned().zip(records).collect();
-        let configuration = Configuration { bindings, functions: self.known.clone(), kinds: BTreeMap::new() };
-        self.handle().apply(configuration).await.unwrap();
+        Configuration { bindings, functions: self.known.clone(), kinds: BTreeMap::new() }
     }
 
     pub(super) fn handle(&self) -> &Handle {
