@@ -57,13 +57,22 @@ pub(crate) fn cloud_event(item: Result<Event, CloudEventError>, headers: &Header
     }
 }
 
+/// JSON under the media type of forms, as `curl -d` sends it unless told otherwise: a form begins with no brace.
+fn is_mislabelled(content_type: &str, body: &[u8]) -> bool {
+    content_type.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded")
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
 /// An event whose payload is the body of a request, its id and time still open.
 pub(crate) fn plain(request: &DoorRequest, source: String, kind: String) -> Event {
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let mut event = Event {
         source,
         kind,
-        datacontenttype: content_type.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+        datacontenttype: content_type
+            .map(|t| t.trim().to_owned())
+            .filter(|t| !t.is_empty() && !is_mislabelled(t, &request.body)),
         data: (!request.body.is_empty()).then(|| request.body.clone()),
         ..Event::default()
     };
@@ -156,6 +165,19 @@ fn lossy(bytes: Vec<u8>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_under_the_type_of_forms_is_told_from_a_form() {
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        for (content_type, body, mislabelled) in [
+            (form, r#" {"name":"Ada"}"#, true),
+            (form, "name=Ada", false),
+            (form, "{broken", false),
+            ("text/plain", r#"{"name":"Ada"}"#, false),
+        ] {
+            assert_eq!(is_mislabelled(content_type, body.as_bytes()), mislabelled, "{content_type} {body}");
+        }
+    }
 
     #[test]
     fn form_text_is_decoded() {
