@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bellwire_schemas::Vital;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -51,6 +52,7 @@ impl Inbox {
 
 /// Appends what waits, until all doors' ends are gone and the queue is empty.
 pub(crate) async fn run(mut queue: mpsc::Receiver<Waiting>, appender: Arc<Appender>, limits: Limits) {
+    let _vital = Vital("the intake of the doors");
     let mut held = None;
     loop {
         let first = match held.take() {

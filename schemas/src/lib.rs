@@ -15,6 +15,7 @@ pub mod ranges;
 pub mod selector;
 pub mod service;
 pub mod units;
+mod vital;
 
 pub use clock::{Clock, Timestamp};
 pub use crash::crash_point;
@@ -25,3 +26,4 @@ pub use ids::{
 };
 pub use ranges::SeqRanges;
 pub use units::{ByteSize, Span};
+pub use vital::Vital;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::{BindingFlush, Flush, FlushOutcome};
-use bellwire_schemas::{Epoch, Lane, crash_point};
+use bellwire_schemas::{Epoch, Lane, Vital, crash_point};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::binding::Board;
@@ -52,6 +52,7 @@ impl Flusher {
 
     /// Commits until the runners are gone or the lane is.
     pub(super) async fn run(mut self) -> Last {
+        let _vital = Vital("the flush of a lane");
         while let Some(first) = self.requests.recv().await {
             let mut lines = first.part.log.len();
             let mut batch = vec![first];

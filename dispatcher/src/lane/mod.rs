@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bellwire_schemas::{BindingId, Epoch, Lane};
+use bellwire_schemas::{BindingId, Epoch, Lane, Vital};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -86,6 +86,7 @@ impl Roster {
 impl LaneTask {
     /// Owns the lane as long as it can, and takes it again when it was lost.
     pub(crate) async fn run(mut self) {
+        let _vital = Vital("a lane");
         while *self.stop.borrow() == Stop::Run {
             let now = self.rooms.clock.now();
             match self.rooms.ledger().acquire(self.rooms.controller, self.lane, now).await {

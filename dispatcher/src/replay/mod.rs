@@ -17,7 +17,7 @@ use bellwire_ledger::{
 };
 use bellwire_schemas::api::ReplayPlan;
 use bellwire_schemas::selector::Selector;
-use bellwire_schemas::{Address, Lane, ReplayId, Timestamp};
+use bellwire_schemas::{Address, Lane, ReplayId, Timestamp, Vital};
 use tokio::sync::{Mutex, Notify, watch};
 
 use crate::lane::{Roster, Stop};
@@ -124,6 +124,7 @@ impl Replayer {
     }
 
     pub(crate) async fn run(self: Arc<Self>, mut stop: watch::Receiver<Stop>) {
+        let _vital = Vital("the replays");
         while *stop.borrow() == Stop::Run {
             let rest = match self.round().await {
                 Ok(true) => STEP_REST,

@@ -43,6 +43,7 @@ const OPEN: &[&str] = &["/healthz/live", "/healthz/ready"];
 pub fn router(app: Shared) -> Router {
     let v1 = Router::new()
         .route("/status", get(status::status))
+        .route("/lanes", get(status::lane_list))
         .route("/sources", get(sources::list))
         .route("/sources/{source}", get(sources::show))
         .route("/sources/{source}/sends", post(sources::send))

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use bellwire_ledger::{ArrivalTotals, BindingRecord, BindingTotals};
 use bellwire_schemas::api::{
-    BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, Problem as Trouble, SourceStatus, Status,
+    BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, List, Problem as Trouble, SourceStatus, Status,
 };
 use bellwire_schemas::service::Target;
 use bellwire_schemas::{FinalState, Lane, SourceName};
@@ -19,6 +19,11 @@ use crate::server::problem::Problem;
 /// `GET /v1/status`.
 pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
     Ok(Json(collect(&app).await?))
+}
+
+/// `GET /v1/lanes`.
+pub async fn lane_list(State(app): State<Shared>) -> Result<Json<List<LaneStatus>>, Problem> {
+    Ok(Json(List { items: lanes(&app).await?, next: None }))
 }
 
 /// Gathers the whole picture.
