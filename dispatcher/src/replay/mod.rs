@@ -28,10 +28,23 @@ use select::Selection;
 pub const MAX_OUTSTANDING: u64 = 1_000;
 /// Rest between two steps while a replay runs.
 const STEP_REST: Duration = Duration::from_millis(50);
+/// The longest rest while each running replay waits for its debts to shrink; it doubles up to here.
+const FULL_REST: Duration = Duration::from_secs(1);
 /// Rest between two looks when none runs; new ones wake the task anyway.
 const IDLE_REST: Duration = Duration::from_secs(30);
 /// Rest after a refusal of the ledger.
 const ERROR_REST: Duration = Duration::from_secs(2);
+
+/// How a round of steps went.
+enum Round {
+    /// A replay moved.
+    Moved,
+    /// All that run have as many debts as they may.
+    Full,
+    /// None runs.
+    Idle,
+}
+
 /// Different keys that a plan counts; beyond, it reports this number.
 const MAX_KEYS: usize = 100_000;
 
@@ -125,10 +138,12 @@ impl Replayer {
 
     pub(crate) async fn run(self: Arc<Self>, mut stop: watch::Receiver<Stop>) {
         let _vital = Vital("the replays");
+        let mut rest = STEP_REST;
         while *stop.borrow() == Stop::Run {
-            let rest = match self.round().await {
-                Ok(true) => STEP_REST,
-                Ok(false) => IDLE_REST,
+            rest = match self.round().await {
+                Ok(Round::Moved) => STEP_REST,
+                Ok(Round::Full) => (rest * 2).min(FULL_REST),
+                Ok(Round::Idle) => IDLE_REST,
                 Err(error) => {
                     tracing::warn!(%error, "cannot carry replays on");
                     ERROR_REST
@@ -142,26 +157,28 @@ impl Replayer {
         }
     }
 
-    /// One step of every running replay; false when none runs.
-    async fn round(&self) -> Result<bool, Error> {
+    /// One step of every running replay.
+    async fn round(&self) -> Result<Round, Error> {
         let ledger = self.rooms.ledger();
         let running = |r: &ReplayRecord| r.state == ReplayState::Running;
         let ids: Vec<ReplayId> = ledger.replays().await?.into_iter().filter(running).map(|r| r.id).collect();
         if ids.is_empty() {
-            return Ok(false);
+            return Ok(Round::Idle);
         }
+        let mut round = Round::Full;
         let bindings: BTreeMap<_, _> = ledger.bindings().await?.into_iter().map(|b| (b.id, b)).collect();
         for id in ids {
             let mut sets = self.turn.lock().await;
             let Some(record) = ledger.replay(&id).await?.filter(running) else { continue };
             let Some(binding) = bindings.get(&record.binding) else { continue };
             match self.step(record, binding, &mut sets).await {
-                Ok(()) => {}
+                Ok(true) => round = Round::Moved,
+                Ok(false) => {}
                 Err(Error::Selector(problem)) => self.give_up(&id, &problem).await?,
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        Ok(round)
     }
 
     /// A replay whose selector cannot be read any more (its binding's filter, say) would stand still for ever.
@@ -179,12 +196,12 @@ impl Replayer {
         mut record: ReplayRecord,
         binding: &BindingRecord,
         sets: &mut HashMap<ReplayId, BTreeSet<Address>>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let ledger = self.rooms.ledger();
         let open = ledger.totals().await?.get(&binding.id).map_or(0, |totals| totals.retrying);
         let room = usize::try_from(MAX_OUTSTANDING.saturating_sub(open)).unwrap_or(0);
         if room == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let selection =
             Selection::resume(ledger.as_ref(), &record.selector, binding, sets.get(&record.id)).await?;
@@ -199,7 +216,7 @@ impl Replayer {
             record.state = ReplayState::Done;
             sets.remove(&record.id);
             ledger.save_replay(&record, &[]).await?;
-            return Ok(());
+            return Ok(true);
         };
         let from = match record.cursor.get(&lane) {
             Some(seq) => *seq,
@@ -219,7 +236,7 @@ impl Replayer {
         }
         // What is left at once goes on at once.
         self.wake();
-        Ok(())
+        Ok(true)
     }
 }
 

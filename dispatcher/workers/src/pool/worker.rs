@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::runtime_api::desk::Desk;
 use crate::runtime_api::server;
@@ -25,6 +25,8 @@ const MAX_CONNECTIONS: usize = 32;
 const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How long calls that a dead process had sent may take to be read to their end.
 const LAST_CALLS: Duration = Duration::from_secs(1);
+/// Rest after a connection that could not be accepted.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// A running process behind its desk.
 pub struct Worker {
@@ -105,10 +107,17 @@ impl Worker {
         let _ = timeout(LAST_CALLS, async { while calls.join_next().await.is_some() {} }).await;
         self.desk.logs.drain();
         follow.abort();
-        watched?;
-        let error = self.epitaph(status?);
+        let ended = watched.and(status);
+        let error = match &ended {
+            Ok(status) => self.epitaph(*status),
+            Err(error) => ErrorInfo::platform(
+                FailureClass::Crash,
+                "Runtime.SystemError",
+                format!("the worker could not be watched and was killed: {error}"),
+            ),
+        };
         self.desk.end(|| error.clone());
-        Ok(error)
+        ended.map(|_| error)
     }
 
     async fn serve(
@@ -125,8 +134,12 @@ impl Worker {
         loop {
             tokio::select! {
                 ended = exit.readable() => return ended.map(|_| ()),
-                accepted = listener.accept(), if calls.len() < MAX_CONNECTIONS => if let Ok((stream, _)) = accepted {
-                    calls.spawn(server::serve(stream, self.desk.clone()));
+                accepted = listener.accept(), if calls.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((stream, _)) => {
+                        calls.spawn(server::serve(stream, self.desk.clone()));
+                    }
+                    // Out of file descriptors: wait for some to close instead of spinning.
+                    Err(_) => sleep(ACCEPT_REST).await,
                 },
                 Some(_) = calls.join_next(), if !calls.is_empty() => {}
                 () = self.stop.notified(), if !asked => {
