@@ -8,7 +8,14 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Default)]
 pub struct Report {
     machine: String,
-    tables: Vec<(String, Vec<Row>)>,
+    tables: Vec<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    key: &'static str,
+    title: &'static str,
+    rows: Vec<Row>,
 }
 
 /// One line of a table: a name, and figures by their stable keys.
@@ -25,9 +32,9 @@ impl Report {
         Self { machine: format!("{cores} cores"), tables: Vec::new() }
     }
 
-    /// Adds a table.
-    pub fn table(&mut self, title: &str, rows: Vec<Row>) {
-        self.tables.push((title.into(), rows));
+    /// Adds a table: its stable key for machines, its title for people.
+    pub fn table(&mut self, key: &'static str, title: &'static str, rows: Vec<Row>) {
+        self.tables.push(Table { key, title, rows });
     }
 
     /// The report as a JSON document.
@@ -35,7 +42,7 @@ impl Report {
         let tables: Map<String, Value> = self
             .tables
             .iter()
-            .map(|(title, rows)| {
+            .map(|Table { key, rows, .. }| {
                 let rows = rows.iter().map(|row| {
                     let mut figures: Map<_, _> = row
                         .figures
@@ -45,7 +52,7 @@ impl Report {
                     figures.insert("case".into(), row.name.clone().into());
                     Value::Object(figures)
                 });
-                (title.clone(), rows.collect())
+                ((*key).to_string(), rows.collect())
             })
             .collect();
         serde_json::to_string_pretty(&json!({"machine": self.machine, "tables": tables})).unwrap_or_default()
@@ -62,7 +69,7 @@ impl Row {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "measured on {}", self.machine)?;
-        for (title, rows) in &self.tables {
+        for Table { title, rows, .. } in &self.tables {
             let Some(first) = rows.first() else { continue };
             write!(f, "\n{title:<34}")?;
             for (key, _) in &first.figures {

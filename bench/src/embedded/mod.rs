@@ -20,9 +20,10 @@ pub async fn run(length: Duration, dir: Option<PathBuf>) -> anyhow::Result<Repor
     let dir = dir.unwrap_or_else(|| temporary.path().to_path_buf());
     std::fs::create_dir_all(&dir)?;
     let mut report = Report::new();
-    report.table("append, 300 B of JSON", append::measure(length, &dir).await?);
-    report.table("end to end, warm native no-op", end_to_end::throughput(length, &dir).await?);
+    report.table("append", "append, 300 B of JSON", append::measure(length, &dir).await?);
+    report.table("end_to_end", "end to end, warm native no-op", end_to_end::throughput(length, &dir).await?);
     report.table(
+        "latency",
         "latency at 200 events/s",
         end_to_end::latency(length.max(Duration::from_secs(3)), &dir).await?,
     );
