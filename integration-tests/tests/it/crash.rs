@@ -115,6 +115,20 @@ crash_tests! {
     after_flush: "flush.after_commit",
 }
 
+/// A vital task that breaks down ends the process, which would else look alive and do nothing; the next one recovers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vital_task_that_breaks_down_ends_the_process() {
+    for point in ["flush.before", "append.after_commit_before_ack"] {
+        let mut stack = Stack::new(&noting_service(CONCURRENCY), &[("note.py", NOTING)]).unwrap();
+        let mut oracle = Oracle::default();
+        stack.start(Some(&format!("{point}=3*off->panic"))).await.unwrap();
+        sender(&stack, 0, &AtomicBool::new(false), &mut oracle).await;
+        let status = stack.ended().await.unwrap();
+        assert_eq!(status.code(), Some(6), "{point}: {status}\n{}", stack.log());
+        settle_and_count(&mut stack, &oracle, 1).await;
+    }
+}
+
 /// SIGKILL at moments that nobody chose, under load from several senders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment() {
