@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use bellwire_schemas::Verdict;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
@@ -25,22 +26,6 @@ pub enum Kind {
     ObjectStore,
     /// CloudEvents over HTTP.
     Cloudevents,
-}
-
-/// What became of one case.
-#[derive(Clone, Debug)]
-pub enum Verdict {
-    /// As the corpus says.
-    Passed,
-    /// Not as the corpus says.
-    Failed {
-        /// What the corpus says.
-        expected: Value,
-        /// What we say.
-        actual: Value,
-    },
-    /// Not judged, for this reason.
-    Skipped(String),
 }
 
 /// The result over a file.
@@ -156,7 +141,7 @@ impl Report {
                 let name = name.map_or_else(|| format!("line {line}"), String::from);
                 self.failures.push(Failure { name, expected, actual });
             }
-            Verdict::Skipped(reason) => {
+            Verdict::Skipped { reason } => {
                 self.skipped += 1;
                 tally.skipped += 1;
                 *self.skip_reasons.entry(reason).or_default() += 1;
@@ -203,7 +188,7 @@ macro_rules! judged {
             room::Verdict::Failed { expected, actual } => {
                 Verdict::Failed { expected: Value::from(expected), actual: Value::from(actual) }
             }
-            room::Verdict::Skipped { reason } => Verdict::Skipped(reason),
+            room::Verdict::Skipped { reason } => Verdict::Skipped { reason },
         };
         (room::group($case), verdict)
     }};

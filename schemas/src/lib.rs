@@ -15,6 +15,7 @@ pub mod ranges;
 pub mod selector;
 pub mod service;
 pub mod units;
+mod verdict;
 mod vital;
 
 pub use clock::{Clock, Timestamp};
@@ -26,4 +27,5 @@ pub use ids::{
 };
 pub use ranges::SeqRanges;
 pub use units::{ByteSize, Span};
+pub use verdict::Verdict;
 pub use vital::Vital;

@@ -10,26 +10,8 @@ mod notifications;
 #[cfg(test)]
 mod tests;
 
+pub use bellwire_schemas::Verdict;
 use serde_json::{Value, json};
-
-/// What came of one case.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// The answer is the expected one.
-    Passed,
-    /// The answer differs, or the case cannot be read.
-    Failed {
-        /// What the case expects.
-        expected: Value,
-        /// What this crate says.
-        actual: Value,
-    },
-    /// The case is about something else.
-    Skipped {
-        /// What, in words that are the same for all its cases.
-        reason: String,
-    },
-}
 
 /// Names the group a case is counted in.
 pub fn group(case: &Value) -> String {

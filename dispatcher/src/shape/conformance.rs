@@ -8,30 +8,12 @@
 use std::sync::Arc;
 
 use bellwire_ledger::StoredEvent;
+pub use bellwire_schemas::Verdict;
 use bellwire_schemas::{Address, Event, Lane, Seq, SourceName, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::lambda::{Account, aws_event};
-
-/// How a case went.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// The function receives what AWS sends.
-    Passed,
-    /// It receives something else.
-    Failed {
-        /// What AWS sends.
-        expected: Value,
-        /// What we send.
-        actual: Value,
-    },
-    /// Not a source that this version has.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
-}
 
 /// The group a case is counted in: its kind of source.
 pub fn group(case: &Value) -> String {
