@@ -99,8 +99,7 @@ impl Event {
             + self.source.len()
             + self.kind.len()
             + self.subject.as_ref().map_or(0, String::len);
-        let meta =
-            if self.meta.is_empty() { 0 } else { serde_json::to_string(&self.meta).map_or(0, |t| t.len()) };
+        let meta: usize = self.meta.iter().map(|(name, value)| name.len() + 4 + value_bytes(value)).sum();
         self.data.as_ref().map_or(0, Bytes::len) + text + meta + 64
     }
 }
@@ -109,6 +108,16 @@ impl Event {
 pub fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
+/// About what a value takes as JSON text, counted without writing it: this is asked several times an event.
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => 2 + items.iter().map(value_bytes).sum::<usize>(),
+        Value::Object(map) => 2 + map.iter().map(|(name, v)| name.len() + 4 + value_bytes(v)).sum::<usize>(),
+    }
 }
 
 #[cfg(test)]

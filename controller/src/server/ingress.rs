@@ -10,13 +10,16 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bellwire_connectors::{DoorRequest, DoorResponse, Route};
 use bellwire_schemas::service::Role;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 
 use super::app::Shared;
 use super::problem::Problem;
 
 /// A sender must have delivered its body after this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body beyond the limit is read and thrown away before the answer.
+const LINGER_BYTES: u64 = 32 << 20;
 /// A batch may hold several events: the body limit is this many times the event limit, and never above 64 MiB.
 const EVENTS_PER_BODY: u64 = 16;
 
@@ -67,11 +70,28 @@ async fn admit(app: &Shared, request: Request) -> Result<Response, Problem> {
     Ok(respond(app.intake.handle(request).await))
 }
 
-async fn read(body: Body, limit: u64) -> Result<bytes::Bytes, Problem> {
-    let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
-    match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+/// Reads a body up to the limit. What is larger is still taken off the wire for a while, unkept: a connection that is
+/// closed on a sender in mid-sentence is reset, and the sender never sees why.
+async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
+    let reading = async {
+        let (mut kept, mut seen) = (BytesMut::new(), 0_u64);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            seen += data.len() as u64;
+            if seen <= limit {
+                kept.extend_from_slice(&data);
+            } else {
+                kept = BytesMut::new();
+            }
+            if seen > limit + LINGER_BYTES {
+                break;
+            }
+        }
+        Ok::<_, axum::Error>((kept, seen))
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok((kept, seen))) if seen <= limit => Ok(kept.freeze()),
+        Ok(Ok(_)) => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body-too-large",
             format!("the body is larger than {limit} bytes"),
