@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use crate::{
-    Append, Appended, BindingRecord, BindingTotals, Checkpoint, DeadLetter, DeadLetterQuery, DeliveryKey,
-    DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, LogEntry, Owed, Page, Pause, Position,
-    QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+    Append, Appended, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter, DeadLetterQuery,
+    DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat, LogEntry, Owed,
+    Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
 };
 
 /// A durable, append-only ledger of lanes.
@@ -18,7 +18,8 @@ use crate::{
 /// * **Gapless**: the places of a lane are 1, 2, 3, …; commit order is place order, so a reader that has seen place
 ///   n never misses one below it. A place is never used twice, also not after retention.
 /// * **Whole**: a write happens completely or not at all. A refusal writes nothing.
-/// * **Idempotent appends**: the same append id twice gives the first answer again and writes nothing.
+/// * **Idempotent appends**: the same append id twice gives the first answer again and writes nothing, while the ledger
+///   is open. (Callers keep their ids in memory, so no id comes back after the end of their process.)
 /// * **Once**: two events of one source with the same dedup key within its window are stored once; the later one is
 ///   answered with the address of the first and recorded. Also within one batch.
 /// * **Fenced**: a flush under an old epoch writes nothing.
@@ -44,6 +45,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// The last place used in a lane; 0 when it is empty.
     async fn tail(&self, lane: Lane) -> Result<Seq, Error>;
 
+    /// The last place used in every lane, in the order of the lanes.
+    async fn tails(&self) -> Result<Vec<Seq>, Error>;
+
     /// Up to `limit` events from `from` on, in order; fewer when their data exceeds `bytes` (but at least one if
     /// there is one). Places that retention removed are skipped.
     async fn read(
@@ -56,7 +60,16 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Ownership
 
-    /// Takes a lane for a controller and returns the new epoch, or `None` while another controller holds it.
+    /// Says that a controller is alive, and answers how the cluster stands. Waits for no other write of the ledger.
+    ///
+    /// Also confirms, by a synchronous commit, what earlier flushes wrote asynchronously, where the ledger does that.
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error>;
+
+    /// Takes a controller out of the cluster and gives back what it owns.
+    async fn leave(&self, controller: ControllerId) -> Result<(), Error>;
+
+    /// Takes a lane for a controller and returns the new epoch, or `None` while another controller that is alive holds
+    /// it. The one who had it before, and whoever holds an older epoch, is fenced from then on.
     async fn acquire(
         &self,
         controller: ControllerId,
@@ -193,7 +206,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Removes events accepted before `before` that no cursor of an active binding, debt or unfinished replay needs,
     /// with their logs, in small steps; also duplicates, quarantine and refusals older than that, and dedup keys whose
-    /// window is over. Dead letters stay.
+    /// window is over. Dead letters stay. Events may leave in units larger than one (a generation): then one that is
+    /// needed or too young keeps those beside it.
     async fn retain(&self, before: Timestamp, now: Timestamp) -> Result<Retained, Error>;
 
     /// Bytes in use on disk; space that retention freed for new events does not count.

@@ -7,6 +7,7 @@
 //! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` (what comes out).
 
 pub mod append;
+pub mod cluster;
 #[cfg(test)]
 pub mod conformance;
 pub mod contract;
@@ -20,6 +21,7 @@ pub mod sqlite;
 pub use append::{
     Append, Appended, Arrival, DedupKey, NewEvent, Position, PositionAdvance, Quarantine, StoredEvent,
 };
+pub use cluster::{Cluster, Heartbeat, LaneOwner, Member};
 pub use contract::{ArrivalTotals, Ledger};
 pub use error::Error;
 pub use feed::Feed;

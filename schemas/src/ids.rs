@@ -103,7 +103,7 @@ impl Seq {
 }
 
 /// The identity of one running controller process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
 #[serde(transparent)]
 pub struct ControllerId(pub Uuid);
 

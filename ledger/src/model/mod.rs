@@ -18,9 +18,10 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use crate::{
-    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, DeadLetter, DeadLetterQuery,
-    DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Ledger, LogEntry, Owed, Page,
-    Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
+    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
+    Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained,
+    StoredEvent,
 };
 use faults::Faults;
 use state::State;
@@ -72,6 +73,12 @@ impl ModelLedger {
         self.lock().faults.full = full;
     }
 
+    /// Lets the lease of a controller end, as silence does: its lanes are free, its flushes are fenced only once another
+    /// one has acquired them.
+    pub fn expire(&self, controller: ControllerId) {
+        self.lock().state.members.remove(&controller);
+    }
+
     /// What a restart of the process does: lanes lose their owners, and calls work again after
     /// [`Ledger::close`].
     pub fn reopen(&self) {
@@ -119,6 +126,10 @@ impl Ledger for ModelLedger {
         self.ask(|s| s.tail(lane))
     }
 
+    async fn tails(&self) -> Result<Vec<Seq>, Error> {
+        self.ask(|s| Ok(s.lanes.iter().map(|lane| lane.tail).collect()))
+    }
+
     async fn read(
         &self,
         lane: Lane,
@@ -127,6 +138,17 @@ impl Ledger for ModelLedger {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
         self.ask(|s| s.read(lane, from, limit, bytes))
+    }
+
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
+        self.change(|s| Ok(s.heartbeat(beat)))
+    }
+
+    async fn leave(&self, controller: ControllerId) -> Result<(), Error> {
+        self.change(|s| {
+            s.leave(controller);
+            Ok(())
+        })
     }
 
     async fn acquire(

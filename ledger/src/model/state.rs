@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Appended, ArrivalTotals, BindingRecord, Checkpoint, DeadLetter, DeliveryKey, Duplicate, Error, LogEntry,
-    Owed, Position, QuarantineRecord, Refusal, ReplayRecord, StoredEvent,
+    Member, Owed, Position, QuarantineRecord, Refusal, ReplayRecord, StoredEvent,
 };
 
 #[derive(Clone, Default)]
@@ -24,6 +24,10 @@ pub(super) struct LaneState {
 #[derive(Clone, Default)]
 pub(super) struct State {
     pub lanes: Vec<LaneState>,
+    /// The controllers alive. Here they live until they leave or a test lets them expire.
+    pub members: BTreeMap<ControllerId, Member>,
+    /// See [`crate::Cluster::changes`].
+    pub changes: u64,
     pub events: BTreeMap<Address, StoredEvent>,
     pub appends: HashMap<Uuid, Appended>,
     pub positions: HashMap<String, Position>,
@@ -94,6 +98,7 @@ impl State {
         for lane in &mut self.lanes {
             lane.owner = None;
         }
+        self.members.clear();
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use bellwire_schemas::{Address, ControllerId, Epoch, Lane, Seq, Timestamp};
 
-use super::state::State;
+use super::state::{LaneState, State};
 use crate::{
-    Append, Appended, Arrival, BindingFlush, Checkpoint, DeliveryKey, Duplicate, Error, Flush, FlushOutcome,
-    NewEvent, Position, PositionAdvance, Quarantine, QuarantineRecord, StoredEvent,
+    Append, Appended, Arrival, BindingFlush, Checkpoint, Cluster, DeliveryKey, Duplicate, Error, Flush,
+    FlushOutcome, Heartbeat, LaneOwner, Member, NewEvent, Position, PositionAdvance, Quarantine,
+    QuarantineRecord, StoredEvent,
 };
 
 impl State {
@@ -83,11 +84,42 @@ impl State {
         });
     }
 
+    pub fn heartbeat(&mut self, beat: &Heartbeat) -> Cluster {
+        let since = self.members.get(&beat.controller).map_or(Timestamp::default(), |m| m.since);
+        let (id, name, version) = (beat.controller, beat.name.clone(), beat.version.clone());
+        self.members.insert(id, Member { id, name, version, since });
+        let lane = |(n, lane): (u16, &LaneState)| LaneOwner {
+            lane: Lane(n),
+            epoch: lane.epoch,
+            owner: lane.owner.filter(|owner| self.members.contains_key(owner)),
+        };
+        Cluster {
+            controllers: self.members.values().cloned().collect(),
+            lanes: (1..).zip(&self.lanes).map(lane).collect(),
+            changes: self.changes,
+            rewound: Vec::new(),
+        }
+    }
+
+    pub fn leave(&mut self, controller: ControllerId) {
+        self.members.remove(&controller);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.owner == Some(controller)) {
+            lane.owner = None;
+        }
+    }
+
     pub fn acquire(&mut self, controller: ControllerId, lane: Lane) -> Result<Option<Epoch>, Error> {
-        let lane = self.lane_mut(lane)?;
-        if lane.owner.is_some_and(|owner| owner != controller) {
+        let held = self.lane(lane)?.owner.filter(|owner| *owner != controller);
+        if held.is_some_and(|owner| self.members.contains_key(&owner)) {
             return Ok(None);
         }
+        self.members.entry(controller).or_insert_with(|| Member {
+            id: controller,
+            name: controller.0.to_string(),
+            version: String::new(),
+            since: Timestamp::default(),
+        });
+        let lane = self.lane_mut(lane)?;
         lane.owner = Some(controller);
         lane.epoch = Epoch(lane.epoch.0 + 1);
         Ok(Some(lane.epoch))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::append::{Prepared, append, used_bytes};
 use super::book::{Book, check_lane, tail};
@@ -14,9 +14,10 @@ use super::schema::beside;
 use super::writer::Kind;
 use super::{SqliteLedger, ask, bindings, flush, list, operate, retain, totals};
 use crate::{
-    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, DeadLetter, DeadLetterQuery,
-    DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Ledger, LogEntry, Owed, Page,
-    Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
+    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
+    LaneOwner, Ledger, LogEntry, Member, Owed, Page, Pause, Position, QuarantineRecord, Refusal,
+    ReplayRecord, Retained, StoredEvent,
 };
 
 #[async_trait]
@@ -40,6 +41,11 @@ impl Ledger for SqliteLedger {
         self.ask(move |reader| tail(&reader.conn, lane)).await
     }
 
+    async fn tails(&self) -> Result<Vec<Seq>, Error> {
+        let lanes = self.shared.lanes;
+        self.ask(move |reader| (1..=lanes).map(|lane| tail(&reader.conn, Lane(lane))).collect()).await
+    }
+
     async fn read(
         &self,
         lane: Lane,
@@ -49,6 +55,25 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<StoredEvent>, Error> {
         check_lane(lane, self.shared.lanes)?;
         self.ask(move |reader| ask::read(reader, lane, from, limit, bytes)).await
+    }
+
+    /// The file has one controller, the caller: no lease can end, and nobody else changes anything.
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
+        let (id, name, version) = (beat.controller, beat.name.clone(), beat.version.clone());
+        let lanes = self.ask(|reader| owners(&reader.conn)).await?;
+        let member = Member { id, name, version, since: Timestamp::default() };
+        Ok(Cluster { controllers: vec![member], lanes, changes: 0, rewound: Vec::new() })
+    }
+
+    async fn leave(&self, controller: ControllerId) -> Result<(), Error> {
+        self.change(move |book| {
+            book.conn.execute(
+                "UPDATE lane SET owner = NULL, taken_at = NULL WHERE owner = ?1",
+                [controller.0.as_bytes()],
+            )?;
+            Ok(())
+        })
+        .await
     }
 
     async fn acquire(
@@ -260,4 +285,17 @@ fn acquire(book: &mut Book, controller: ControllerId, lane: Lane, now: Timestamp
         .query_row((lane.0, controller.0.as_bytes(), now.micros()), |r| r.get(0))
         .optional()?;
     Ok(epoch.map(Epoch))
+}
+
+fn owners(conn: &Connection) -> Outcome<Vec<LaneOwner>> {
+    let mut statement = conn.prepare_cached("SELECT lane, epoch, owner FROM lane ORDER BY lane")?;
+    let owner = |r: &rusqlite::Row<'_>| {
+        let owner: Option<[u8; 16]> = r.get(2)?;
+        Ok(LaneOwner {
+            lane: Lane(r.get(0)?),
+            epoch: Epoch(r.get(1)?),
+            owner: owner.map(|id| ControllerId(uuid::Uuid::from_bytes(id))),
+        })
+    };
+    Ok(statement.query_map([], owner)?.collect::<Result<_, _>>()?)
 }
