@@ -29,6 +29,10 @@ impl Ledger for Picky {
         self.0.tail(lane).await
     }
 
+    async fn tails(&self) -> Result<Vec<Seq>, Error> {
+        self.0.tails().await
+    }
+
     async fn read(
         &self,
         lane: Lane,
@@ -37,6 +41,14 @@ impl Ledger for Picky {
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, Error> {
         self.0.read(lane, from, limit, bytes).await
+    }
+
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
+        self.0.heartbeat(beat).await
+    }
+
+    async fn leave(&self, controller: ControllerId) -> Result<(), Error> {
+        self.0.leave(controller).await
     }
 
     async fn acquire(
