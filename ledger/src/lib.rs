@@ -15,6 +15,7 @@ pub mod error;
 pub mod feed;
 pub mod flush;
 pub mod model;
+pub mod postgres;
 pub mod query;
 pub mod sqlite;
 
@@ -30,6 +31,7 @@ pub use flush::{
     OwedReason,
 };
 pub use model::ModelLedger;
+pub use postgres::{PostgresLedger, PostgresOptions};
 pub use query::{
     BindingRecord, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Page, Pause,
     QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
