@@ -18,6 +18,8 @@ pub struct Heartbeat {
     pub version: String,
     /// How long it counts as alive from now on, by the ledger's clock. Its leases end with it.
     pub ttl: Duration,
+    /// It ends soon: keeps the lanes it has until it gives them back, and wants none.
+    pub leaving: bool,
 }
 
 /// How the cluster stands, all of one moment.
@@ -46,6 +48,8 @@ pub struct Member {
     pub version: String,
     /// When it came, by the ledger's clock.
     pub since: Timestamp,
+    /// What its last heartbeat said: see [`Heartbeat::leaving`].
+    pub leaving: bool,
 }
 
 /// Who owns a lane.

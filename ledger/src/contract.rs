@@ -32,6 +32,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// How many lanes there are; they are numbered from 1.
     fn lanes(&self) -> u16;
 
+    /// Whether other controllers may write to it at the same time. Without others there is nothing to poll for, and no
+    /// lease that could end.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Commits a batch of events, positions and quarantined messages at `now`.
     ///
     /// # Errors
@@ -145,6 +151,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Stores a replay, or a later state of it, together with debts it enqueues; all in one commit. Places that are
     /// owed already (by a debt, or because the cursor has not passed them) and events no longer kept are left alone;
     /// a dead letter that is enqueued leaves the dead letters. Returns how many debts were new.
+    ///
+    /// A record whose version is not above the stored one's changes nothing, its debts included: somebody else got
+    /// ahead, or it is a repeat. Who must know reads the record again.
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error>;
 
     /// All replays, newest first, at most 1,000.

@@ -178,6 +178,9 @@ pub struct Retained {
 pub struct ReplayRecord {
     /// Its identity.
     pub id: ReplayId,
+    /// Grows by one with every save, from 1: of two controllers that change the same state of it, one wins.
+    #[serde(default)]
+    pub version: u64,
     /// What it replays.
     pub selector: Selector,
     /// To which binding.

@@ -19,7 +19,9 @@ create table bellwire.controller (
   name       text not null,
   version    text not null,
   since      timestamptz not null default clock_timestamp(),
-  expires_at timestamptz not null
+  expires_at timestamptz not null,
+  -- It ends soon and wants no lanes.
+  leaving    boolean not null default false
 ) with (fillfactor = 50);
 
 -- Who may flush. The epoch only grows.

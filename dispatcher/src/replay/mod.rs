@@ -130,6 +130,7 @@ impl Replayer {
         if matches!(record.state, ReplayState::Done | ReplayState::Cancelled) {
             return Ok(None);
         }
+        record.version += 1;
         record.state = state;
         self.rooms.ledger().save_replay(&record, &[]).await?;
         self.wake();
@@ -185,6 +186,7 @@ impl Replayer {
     async fn give_up(&self, id: &ReplayId, problem: &str) -> Result<(), Error> {
         tracing::error!(replay = %id, problem, "replay cancelled");
         if let Some(mut record) = self.rooms.ledger().replay(id).await? {
+            record.version += 1;
             record.state = ReplayState::Cancelled;
             self.rooms.ledger().save_replay(&record, &[]).await?;
         }
@@ -198,6 +200,7 @@ impl Replayer {
         sets: &mut HashMap<ReplayId, BTreeSet<Address>>,
     ) -> Result<bool, Error> {
         let ledger = self.rooms.ledger();
+        record.version += 1;
         let open = ledger.totals().await?.get(&binding.id).map_or(0, |totals| totals.retrying);
         let room = usize::try_from(MAX_OUTSTANDING.saturating_sub(open)).unwrap_or(0);
         if room == 0 {

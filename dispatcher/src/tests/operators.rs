@@ -37,6 +37,7 @@ async fn replay(world: &World, id: &str, selector: Selector) -> u64 {
     }
     let record = ReplayRecord {
         id: ReplayId::new(id),
+        version: 1,
         selector,
         binding: all[0].id,
         binding_name: all[0].name.clone(),

@@ -239,6 +239,7 @@ pub fn letter(binding: BindingId, event: StoredEvent, died: i64) -> DeadLetter {
 pub fn replay(id: &str, binding: BindingId, created: i64) -> ReplayRecord {
     ReplayRecord {
         id: bellwire_schemas::ReplayId::new(id),
+        version: 1,
         selector: Default::default(),
         binding,
         binding_name: "b:orders".into(),

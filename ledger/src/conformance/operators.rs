@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::Subject;
 use super::build::*;
-use crate::{DeadLetterQuery, Error, LogOutcome, Owed, OwedReason, Pause, Refusal, ReplayState};
+use crate::{
+    DeadLetterQuery, Error, LogOutcome, Owed, OwedReason, Pause, Refusal, ReplayRecord, ReplayState,
+};
 
 /// New bindings start at the tail, the beginning, a time or an address, and keep their place from then on.
 pub async fn bindings_start_where_they_say(subject: &mut impl Subject) {
@@ -194,7 +196,7 @@ pub async fn replays_are_saved(subject: &mut impl Subject) {
     let owed: Vec<_> = (1..=9).map(again).collect();
     // 4 is owed, 7 waits, 8 and 9 do not exist.
     assert_eq!(ledger.save_replay(&record, &owed).await.unwrap(), 5);
-    assert_eq!(ledger.save_replay(&record, &owed).await.unwrap(), 0);
+    assert_eq!(ledger.save_replay(&record, &owed).await.unwrap(), 0, "a repeat");
     subject.reopen().await;
     let ledger = subject.ledger();
     assert_eq!(ledger.replay(&record.id).await.unwrap(), Some(record.clone()));
@@ -210,6 +212,13 @@ pub async fn replays_are_saved(subject: &mut impl Subject) {
     flush(&ledger, epoch, part).await;
     let ended = &ledger.totals().await.unwrap()[&b].ended;
     assert_eq!(*ended, [(FinalState::Expired, 1)].into(), "1 is from before its start");
+    // Another controller has read the same version and changed it first: what comes late changes nothing.
+    let first = ReplayRecord { version: 2, enqueued: 6, ..record.clone() };
+    assert_eq!(ledger.save_replay(&first, &[]).await.unwrap(), 0);
+    let late = ReplayRecord { version: 2, state: ReplayState::Paused, ..record.clone() };
+    assert_eq!(ledger.save_replay(&late, &owed).await.unwrap(), 0);
+    assert_eq!(ledger.replay(&record.id).await.unwrap(), Some(first));
+    record.version = 3;
     record.state = ReplayState::Done;
     ledger.save_replay(&record, &[]).await.unwrap();
     let newer = replay("r-18", b, 6);

@@ -1,6 +1,8 @@
 //! Faults that a test orders ahead of the calls that meet them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+
+use bellwire_schemas::ControllerId;
 
 use crate::Error;
 
@@ -11,6 +13,7 @@ pub(super) struct Faults {
     pub after_append: VecDeque<Error>,
     pub before_flush: VecDeque<Error>,
     pub after_flush: VecDeque<Error>,
+    pub unheard: BTreeSet<ControllerId>,
     pub full: bool,
     pub closed: bool,
 }
@@ -18,6 +21,13 @@ pub(super) struct Faults {
 impl Faults {
     pub fn check_open(&self) -> Result<(), Error> {
         if self.closed { Err(Error::Unavailable("it was closed".into())) } else { Ok(()) }
+    }
+
+    pub fn hear(&self, controller: ControllerId) -> Result<(), Error> {
+        if self.unheard.contains(&controller) {
+            return Err(Error::Unavailable("a test said so".into()));
+        }
+        Ok(())
     }
 
     pub fn take_before_append(&mut self) -> Result<(), Error> {

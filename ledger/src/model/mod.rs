@@ -33,7 +33,12 @@ use state::State;
 pub struct ModelLedger {
     inner: Arc<Mutex<Inner>>,
     lanes: u16,
+    shared: bool,
 }
+
+/// What a [`ModelLedger`] held at one moment: what a server knows that takes over after it.
+#[derive(Clone)]
+pub struct Snapshot(State);
 
 struct Inner {
     state: State,
@@ -41,11 +46,16 @@ struct Inner {
 }
 
 impl ModelLedger {
-    /// An empty ledger with this many lanes (at least one).
+    /// An empty ledger with this many lanes (at least one), for several controllers.
     pub fn new(lanes: u16) -> Self {
         let lanes = lanes.max(1);
         let inner = Inner { state: State::new(lanes), faults: Faults::default() };
-        Self { inner: Arc::new(Mutex::new(inner)), lanes }
+        Self { inner: Arc::new(Mutex::new(inner)), lanes, shared: true }
+    }
+
+    /// The same for one controller, as a file is.
+    pub fn alone(lanes: u16) -> Self {
+        Self { shared: false, ..Self::new(lanes) }
     }
 
     /// Refuses the next append with this error; nothing is written.
@@ -77,6 +87,26 @@ impl ModelLedger {
     /// one has acquired them.
     pub fn expire(&self, controller: ControllerId) {
         self.lock().state.members.remove(&controller);
+    }
+
+    /// While set, heartbeats of this controller are refused, as when the way to the ledger is cut for them alone.
+    pub fn refuse_heartbeats(&self, controller: ControllerId, refuse: bool) {
+        let mut inner = self.lock();
+        if refuse {
+            inner.faults.unheard.insert(controller);
+        } else {
+            inner.faults.unheard.remove(&controller);
+        }
+    }
+
+    /// What is in it now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.lock().state.clone())
+    }
+
+    /// What a fail-over does to a server that had fallen behind: all of it is as it was, only who owns what is known.
+    pub fn fail_over(&self, to: &Snapshot) {
+        self.lock().state.fail_over(&to.0);
     }
 
     /// What a restart of the process does: lanes lose their owners, and calls work again after
@@ -111,6 +141,10 @@ impl Ledger for ModelLedger {
         self.lanes
     }
 
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     async fn append(&self, append: Append, now: Timestamp) -> Result<Appended, Error> {
         self.lock().faults.take_before_append()?;
         let answer = self.change(|s| s.append(append, now))?;
@@ -141,6 +175,7 @@ impl Ledger for ModelLedger {
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
+        self.lock().faults.hear(beat.controller)?;
         self.change(|s| Ok(s.heartbeat(beat)))
     }
 
@@ -169,7 +204,7 @@ impl Ledger for ModelLedger {
         bindings: Vec<BindingRecord>,
         _now: Timestamp,
     ) -> Result<Vec<BindingRecord>, Error> {
-        self.change(|s| s.declare_bindings(bindings))
+        self.change(|s| s.declare_bindings(bindings).inspect(|_| s.changes += 1))
     }
 
     async fn bindings(&self) -> Result<Vec<BindingRecord>, Error> {
@@ -187,6 +222,7 @@ impl Ledger for ModelLedger {
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error> {
         self.change(|s| {
             s.binding_mut(binding)?.paused = pause;
+            s.changes += 1;
             Ok(())
         })
     }
@@ -213,7 +249,10 @@ impl Ledger for ModelLedger {
     }
 
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
-        self.change(|s| Ok(s.redrive(dead, now)))
+        self.change(|s| {
+            s.changes += 1;
+            Ok(s.redrive(dead, now))
+        })
     }
 
     async fn discard(
@@ -223,11 +262,11 @@ impl Ledger for ModelLedger {
         by: &str,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.change(|s| s.discard(deliveries, reason, by, now))
+        self.change(|s| s.discard(deliveries, reason, by, now).inspect(|_| s.changes += 1))
     }
 
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
-        self.change(|s| s.save_replay(replay, owed))
+        self.change(|s| s.save_replay(replay, owed).inspect(|_| s.changes += 1))
     }
 
     async fn replays(&self) -> Result<Vec<ReplayRecord>, Error> {

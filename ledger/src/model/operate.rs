@@ -147,6 +147,7 @@ impl State {
         }
         self.binding(replay.binding)?;
         match self.replays.iter_mut().find(|r| r.id == replay.id) {
+            Some(old) if old.version >= replay.version => return Ok(0),
             Some(old) => *old = replay.clone(),
             None => self.replays.push(replay.clone()),
         }

@@ -18,6 +18,8 @@ pub(super) struct LaneState {
     pub tail: Seq,
     pub owner: Option<ControllerId>,
     pub epoch: Epoch,
+    /// It lost events; its owner is told until it has taken it anew.
+    pub rewound: bool,
 }
 
 /// Everything, in the open.
@@ -92,6 +94,16 @@ impl State {
     pub fn checkpoint(&self, lane: Lane, binding: BindingId) -> Result<&Checkpoint, Error> {
         self.lane(lane)?;
         self.checkpoints.get(&(lane, binding)).ok_or_else(|| unknown_binding(binding))
+    }
+
+    pub fn fail_over(&mut self, to: &Self) {
+        let now = std::mem::replace(self, to.clone());
+        self.members = now.members;
+        self.changes = now.changes + 1;
+        for (lane, before) in self.lanes.iter_mut().zip(now.lanes) {
+            lane.rewound = before.rewound || before.tail > lane.tail;
+            (lane.owner, lane.epoch) = (before.owner, before.epoch);
+        }
     }
 
     pub fn disown(&mut self) {

@@ -86,8 +86,9 @@ impl State {
 
     pub fn heartbeat(&mut self, beat: &Heartbeat) -> Cluster {
         let since = self.members.get(&beat.controller).map_or(Timestamp::default(), |m| m.since);
-        let (id, name, version) = (beat.controller, beat.name.clone(), beat.version.clone());
-        self.members.insert(id, Member { id, name, version, since });
+        let (id, leaving) = (beat.controller, beat.leaving);
+        let (name, version) = (beat.name.clone(), beat.version.clone());
+        self.members.insert(id, Member { id, name, version, since, leaving });
         let lane = |(n, lane): (u16, &LaneState)| LaneOwner {
             lane: Lane(n),
             epoch: lane.epoch,
@@ -97,7 +98,11 @@ impl State {
             controllers: self.members.values().cloned().collect(),
             lanes: (1..).zip(&self.lanes).map(lane).collect(),
             changes: self.changes,
-            rewound: Vec::new(),
+            rewound: (1..)
+                .zip(&self.lanes)
+                .filter(|(_, lane)| lane.rewound && lane.owner == Some(beat.controller))
+                .map(|(n, _)| Lane(n))
+                .collect(),
         }
     }
 
@@ -118,10 +123,12 @@ impl State {
             name: controller.0.to_string(),
             version: String::new(),
             since: Timestamp::default(),
+            leaving: false,
         });
         let lane = self.lane_mut(lane)?;
         lane.owner = Some(controller);
         lane.epoch = Epoch(lane.epoch.0 + 1);
+        lane.rewound = false;
         Ok(Some(lane.epoch))
     }
 

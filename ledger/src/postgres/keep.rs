@@ -20,6 +20,10 @@ impl Ledger for PostgresLedger {
         self.shared.lanes
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn append(&self, append: Append, now: Timestamp) -> Result<Appended, Error> {
         append::append(&self.shared, append, now).await
     }

@@ -61,7 +61,8 @@ impl Ledger for SqliteLedger {
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
         let (id, name, version) = (beat.controller, beat.name.clone(), beat.version.clone());
         let lanes = self.ask(|reader| owners(&reader.conn)).await?;
-        let member = Member { id, name, version, since: Timestamp::default() };
+        let (since, leaving) = (Timestamp::default(), beat.leaving);
+        let member = Member { id, name, version, since, leaving };
         Ok(Cluster { controllers: vec![member], lanes, changes: 0, rewound: Vec::new() })
     }
 

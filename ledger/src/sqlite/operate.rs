@@ -132,7 +132,9 @@ pub(super) fn save_replay(book: &mut Book, replay: &ReplayRecord, owed: &[(Addre
     if !known {
         return Err(Error::NotFound(format!("binding number {binding} was never declared")).into());
     }
-    put_replay(book, replay)?;
+    if put_replay(book, replay)? == 0 {
+        return Ok(0);
+    }
     let mut new = 0;
     let mut seen = None;
     for (address, debt) in owed {
@@ -157,7 +159,8 @@ pub(super) fn save_replay(book: &mut Book, replay: &ReplayRecord, owed: &[(Addre
     Ok(new)
 }
 
-fn put_replay(book: &Book, replay: &ReplayRecord) -> Outcome<()> {
+/// How many rows it wrote: none when the stored record is as new or newer.
+fn put_replay(book: &Book, replay: &ReplayRecord) -> Outcome<usize> {
     let state = match replay.state {
         ReplayState::Running => "running",
         ReplayState::Paused => "paused",
@@ -165,12 +168,14 @@ fn put_replay(book: &Book, replay: &ReplayRecord) -> Outcome<()> {
         ReplayState::Done => "done",
     };
     let micros = |t: Option<Timestamp>| t.map(Timestamp::micros);
-    book.conn
+    let rows = book
+        .conn
         .prepare_cached(
             "INSERT INTO replay (id, binding, state, created_at, since, until, record)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (id) DO UPDATE SET binding = ?2, state = ?3, created_at = ?4, since = ?5, until = ?6,
-               record = ?7",
+               record = ?7
+             WHERE coalesce(json_extract(record, '$.version'), 0) < ?8",
         )?
         .execute((
             replay.id.as_str(),
@@ -180,8 +185,9 @@ fn put_replay(book: &Book, replay: &ReplayRecord) -> Outcome<()> {
             micros(replay.selector.since),
             micros(replay.selector.until),
             json(replay)?,
+            replay.version,
         ))?;
-    Ok(())
+    Ok(rows)
 }
 
 /// Adds a refused request to its row.

@@ -305,6 +305,8 @@ impl Pair {
         let Some(binding) = self.any_binding().await else { return };
         let id = format!("r{}", self.dice.roll(4));
         let mut record = replay(&id, binding.id, self.now);
+        let stored = self.model.replay(&record.id).await.unwrap().map_or(0, |r| r.version);
+        record.version = stored + self.dice.roll(3);
         record.state = self.dice.pick(&[
             ReplayState::Running,
             ReplayState::Paused,

@@ -65,6 +65,7 @@ pub async fn create(
     }
     let record = ReplayRecord {
         id,
+        version: 1,
         selector: request.selector,
         binding: binding.id,
         binding_name: binding.name,
