@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     Append, Appended, Arrival, BindingFlush, BindingRecord, DeadLetter, DedupKey, DeliveryKey, Flush,
-    FlushOutcome, Ledger, LogEntry, LogOutcome, NewEvent, Owed, OwedReason, ReplayRecord, ReplayState,
-    StoredEvent,
+    FlushOutcome, Heartbeat, Ledger, LogEntry, LogOutcome, NewEvent, Owed, OwedReason, ReplayRecord,
+    ReplayState, StoredEvent,
 };
 
 /// Lane 1.
@@ -132,6 +132,12 @@ pub async fn declare(ledger: &Arc<dyn Ledger>, bindings: Vec<BindingRecord>) -> 
 /// Takes a lane for some controller.
 pub async fn own(ledger: &Arc<dyn Ledger>, lane: Lane) -> Epoch {
     ledger.acquire(ControllerId(Uuid::from_u128(7)), lane, at(0)).await.unwrap().unwrap()
+}
+
+/// A sign of life that counts for ten minutes.
+pub fn beat(controller: ControllerId) -> Heartbeat {
+    let name = format!("host-{}", controller.0.as_u128());
+    Heartbeat { controller, name, version: "1.2.3".into(), ttl: Duration::from_secs(600), leaving: false }
 }
 
 /// An empty share of a flush.

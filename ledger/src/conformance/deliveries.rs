@@ -12,6 +12,7 @@ use crate::{Checkpoint, Error, Flush, FlushOutcome, LogOutcome, OwedReason};
 pub async fn ownership_and_epochs(subject: &mut impl Subject) {
     let ledger = subject.ledger();
     let [ana, ben] = [1, 2].map(|n| ControllerId(Uuid::from_u128(n)));
+    ledger.heartbeat(&beat(ana)).await.unwrap();
     let first = ledger.acquire(ana, L1, at(0)).await.unwrap().unwrap();
     assert_eq!(ledger.acquire(ben, L1, at(1)).await.unwrap(), None);
     assert!(ledger.acquire(ben, L2, at(1)).await.unwrap().is_some());
@@ -20,6 +21,9 @@ pub async fn ownership_and_epochs(subject: &mut impl Subject) {
     ledger.release(L1, first).await.unwrap();
     assert_eq!(ledger.acquire(ben, L1, at(3)).await.unwrap(), None, "a stale release changes nothing");
     ledger.release(L1, again).await.unwrap();
+    let nowhere = bellwire_schemas::Lane(3);
+    assert!(matches!(ledger.acquire(ana, nowhere, at(3)).await, Err(Error::NotFound(_))));
+    assert!(matches!(ledger.release(nowhere, again).await, Err(Error::NotFound(_))));
     let third = ledger.acquire(ben, L1, at(4)).await.unwrap().unwrap();
     assert!(third > again);
     subject.reopen().await;

@@ -5,6 +5,7 @@
 
 pub mod appends;
 pub mod build;
+pub mod cluster;
 pub mod deliveries;
 pub mod keeping;
 pub mod operators;
@@ -13,6 +14,7 @@ pub mod questions;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bellwire_schemas::ControllerId;
 
 use crate::Ledger;
 
@@ -27,11 +29,23 @@ pub trait Subject: Send + Sync + Sized {
 
     /// Closes the ledger as the end of its process would, and opens it again.
     async fn reopen(&mut self);
+
+    /// Lets the lease of a controller end, as its silence does. False where no lease ever ends, because the ledger has one
+    /// controller only.
+    async fn expire(&mut self, _controller: ControllerId) -> bool {
+        false
+    }
+
+    /// Ends the unit in which events leave, so that retention may remove those before apart from those after. Nothing to
+    /// do where they leave one by one.
+    async fn turn(&mut self) {}
 }
 
 /// One test per promise.
 macro_rules! suite {
     ($subject:ty) => {
+        $crate::conformance::suite!(@ $subject, cluster: tails_of_every_lane members_and_owners
+            an_ended_lease_frees_the_lane leaving_gives_back);
         $crate::conformance::suite!(@ $subject, appends: gapless_under_concurrency batches_span_lanes
             append_id_is_answered_once refusal_writes_nothing positions_compare_and_set
             dedup_within_its_window dedup_inside_a_batch positions_dedup_quarantine_together

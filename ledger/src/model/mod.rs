@@ -375,6 +375,11 @@ mod tests {
         async fn reopen(&mut self) {
             ModelLedger::reopen(self);
         }
+
+        async fn expire(&mut self, controller: ControllerId) -> bool {
+            ModelLedger::expire(self, controller);
+            true
+        }
     }
 
     crate::conformance::suite!(ModelLedger);

@@ -14,6 +14,8 @@ mod list;
 mod operate;
 mod pool;
 mod retain;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 use std::sync::Arc;
