@@ -7,6 +7,7 @@
 //! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` (what comes out).
 
 pub mod append;
+mod attributes;
 pub mod cluster;
 #[cfg(test)]
 pub mod conformance;

@@ -5,6 +5,7 @@
 mod append;
 mod ask;
 mod bindings;
+mod codec;
 mod deliver;
 mod exceptions;
 mod fault;

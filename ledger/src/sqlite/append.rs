@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bellwire_schemas::{Address, Event, Lane, Seq, SourceName, Timestamp};
 use rusqlite::OptionalExtension;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::book::Book;
@@ -13,6 +12,7 @@ use super::codec::{address_of, json, place_of};
 use super::dedup::{Hash, hash};
 use super::fault::Outcome;
 use crate::append::QUARANTINED_BYTES;
+use crate::attributes::attributes;
 use crate::{Append, Appended, Arrival, Error, NewEvent, PositionAdvance, Quarantine, StoredEvent};
 
 /// How many answers are kept for repeated appends; `retain` also drops those older than a day.
@@ -34,25 +34,6 @@ struct Row {
     dedup: Option<(Hash, Duration)>,
     attributes: String,
     meta: Option<String>,
-}
-
-/// The attributes that have no column of their own: written from borrowed text, read into owned.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Attributes<T, X> {
-    pub source: T,
-    pub time: T,
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
-    pub subject: Option<T>,
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
-    pub datacontenttype: Option<T>,
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
-    pub dataschema: Option<T>,
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
-    pub extensions: Option<X>,
-}
-
-fn none<T>() -> Option<T> {
-    None
 }
 
 impl Prepared {
@@ -77,16 +58,8 @@ impl Prepared {
 
 /// Attributes and metadata of an event as they lie in their columns.
 pub(super) fn texts(event: &Event) -> Result<(String, Option<String>), Error> {
-    let attributes = Attributes {
-        source: event.source.as_str(),
-        time: event.time.as_str(),
-        subject: event.subject.as_deref(),
-        datacontenttype: event.datacontenttype.as_deref(),
-        dataschema: event.dataschema.as_deref(),
-        extensions: Some(&event.extensions).filter(|e| !e.is_empty()),
-    };
     let meta = if event.meta.is_empty() { None } else { Some(json(&event.meta)?) };
-    Ok((json(&attributes)?, meta))
+    Ok((json(&attributes(event))?, meta))
 }
 
 /// Commits a batch, inside the group's transaction.

@@ -1,13 +1,13 @@
 //! Rows into values: events, dead letters, log lines, debts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bellwire_schemas::{BindingId, Event, ReplayId, SourceName};
 use rusqlite::{Connection, Row};
 
-use super::append::Attributes;
 use super::codec::{address_of, bytes_at, json_at, json_or_none, outcome_of, reason_of, time_at};
+use crate::attributes::StoredAttributes;
 use crate::{DeadLetter, LogEntry, Owed, StoredEvent};
 
 /// Interned words kept per connection; beyond that the memory starts afresh.
@@ -56,7 +56,7 @@ impl Names {
 
 /// An event out of the columns of [`EVENT`].
 pub(super) fn event_at(row: &Row<'_>, conn: &Connection, names: &mut Names) -> rusqlite::Result<StoredEvent> {
-    let attributes: Attributes<String, BTreeMap<String, serde_json::Value>> = json_at(row, 6)?;
+    let attributes: StoredAttributes = json_at(row, 6)?;
     let kind = names.get(conn, row.get(5)?)?;
     let event = Event {
         id: row.get(4)?,
