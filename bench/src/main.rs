@@ -1,9 +1,11 @@
 //! The scales: every performance claim of the project comes from here, as ratios against a baseline of the same run.
 //!
-//! `bellwire-bench embedded` measures the SQLite ledger and the way from append to handler. `--json` is for machines.
-//! Read `embedded/mod.rs` first.
+//! `bellwire-bench embedded` measures the SQLite ledger and the way from append to handler, `bellwire-bench ledger` the
+//! Postgres ledger beside what its server can do at most. `--json` is for machines. Read `embedded/mod.rs` and
+//! `ledger/mod.rs` first.
 
 mod embedded;
+mod ledger;
 mod native_worker;
 mod table;
 
@@ -33,6 +35,25 @@ enum Bench {
         #[arg(long)]
         dir: Option<std::path::PathBuf>,
     },
+    /// The Postgres ledger: appends beside the bare limit, delivery, latency, snapshots, a job table.
+    Ledger {
+        /// Print one JSON document instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Length of one round of the main case, in seconds; all rounds grow with it.
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+        /// A server to measure, as a superuser: what is measured lies in a schema and tables of its own, which are
+        /// dropped. Default: a private one is started.
+        #[arg(long)]
+        url: Option<String>,
+        /// Length of the sustained run, in minutes; 0 leaves it out.
+        #[arg(long, default_value_t = 0.0)]
+        minutes: f64,
+        /// Measure only these parts.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<ledger::Part>,
+    },
     /// A no-op function in native code, started by the benchmark itself.
     #[command(name = "__worker", hide = true)]
     Worker,
@@ -49,19 +70,26 @@ fn main() -> ExitCode {
         Bench::Worker => native_worker::run(),
         Bench::Exec { args } => bellwire_workers::exec_main(args.into_iter()),
         Bench::Embedded { json, seconds, dir } => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            let result = runtime
-                .map_err(anyhow::Error::from)
-                .and_then(|rt| rt.block_on(embedded::run(Duration::from_secs_f64(seconds), dir)));
-            match result {
-                Ok(report) if json => println!("{}", report.json()),
-                Ok(report) => print!("{report}"),
-                Err(error) => {
-                    eprintln!("error: {error:#}");
-                    return ExitCode::FAILURE;
-                }
-            }
-            ExitCode::SUCCESS
+            report(json, embedded::run(Duration::from_secs_f64(seconds), dir))
+        }
+        Bench::Ledger { json, seconds, url, minutes, only } => {
+            let (round, sustained) =
+                (Duration::from_secs_f64(seconds), Duration::from_secs_f64(minutes * 60.0));
+            report(json, ledger::run(ledger::Options { url, round, sustained, only }))
         }
     }
+}
+
+/// Runs a benchmark and prints what it found.
+fn report(json: bool, bench: impl Future<Output = anyhow::Result<table::Report>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|rt| rt.block_on(bench)) {
+        Ok(report) if json => println!("{}", report.json()),
+        Ok(report) => print!("{report}"),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }

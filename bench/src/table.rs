@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Default)]
 pub struct Report {
     machine: String,
+    settings: Vec<(String, String)>,
+    figures: Vec<(&'static str, f64)>,
     tables: Vec<Table>,
 }
 
@@ -29,7 +31,17 @@ impl Report {
     /// An empty report that names the machine by its number of cores.
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { machine: format!("{cores} cores"), tables: Vec::new() }
+        Self { machine: format!("{cores} cores"), ..Self::default() }
+    }
+
+    /// Notes a setting under which the figures were found.
+    pub fn setting(&mut self, name: String, value: String) {
+        self.settings.push((name, value));
+    }
+
+    /// Adds a figure that stands for the run as a whole; its stable key is at the top of the JSON document.
+    pub fn figure(&mut self, key: &'static str, value: f64) {
+        self.figures.push((key, value));
     }
 
     /// Adds a table: its stable key for machines, its title for people.
@@ -55,7 +67,15 @@ impl Report {
                 ((*key).to_string(), rows.collect())
             })
             .collect();
-        serde_json::to_string_pretty(&json!({"machine": self.machine, "tables": tables})).unwrap_or_default()
+        let mut document: Map<String, Value> =
+            self.figures.iter().map(|(key, value)| ((*key).to_string(), json!(round(*value)))).collect();
+        document.insert("machine".into(), self.machine.clone().into());
+        if !self.settings.is_empty() {
+            let settings = self.settings.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+            document.insert("settings".into(), Value::Object(settings.collect()));
+        }
+        document.insert("tables".into(), Value::Object(tables));
+        serde_json::to_string_pretty(&document).unwrap_or_default()
     }
 }
 
@@ -69,23 +89,37 @@ impl Row {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "measured on {}", self.machine)?;
+        for (name, value) in &self.settings {
+            writeln!(f, "  {name} = {value}")?;
+        }
         for Table { title, rows, .. } in &self.tables {
             let Some(first) = rows.first() else { continue };
             write!(f, "\n{title:<34}")?;
             for (key, _) in &first.figures {
-                write!(f, " {key:>16}")?;
+                write!(f, " {key:>width$}", width = width(key))?;
             }
             writeln!(f)?;
             for row in rows {
                 write!(f, "{:<34}", row.name)?;
-                for (_, value) in &row.figures {
-                    write!(f, " {:>16}", round(*value))?;
+                for (key, value) in &row.figures {
+                    write!(f, " {:>width$}", round(*value), width = width(key))?;
                 }
                 writeln!(f)?;
             }
         }
+        if !self.figures.is_empty() {
+            writeln!(f)?;
+        }
+        for (key, value) in &self.figures {
+            writeln!(f, "{key:<34} {:>16}", round(*value))?;
+        }
         Ok(())
     }
+}
+
+/// Columns are as wide as their heads, and wide enough for a figure.
+fn width(key: &str) -> usize {
+    key.len().max(12)
 }
 
 /// Three digits are all that a noisy machine can say.
