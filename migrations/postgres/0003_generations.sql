@@ -9,7 +9,7 @@ begin
     create table bellwire.source_position_%1$s (like bellwire.source_position including all, check (gen = %1$s), primary key (shard, ver));
     create table bellwire.duplicate_%1$s (like bellwire.duplicate including all, check (gen = %1$s), primary key (append_id, ord));
     create table bellwire.checkpoint_%1$s (like bellwire.checkpoint including all, check (gen = %1$s), primary key (lane, binding, ver));
-    create table bellwire.delivery_log_%1$s (like bellwire.delivery_log including all, check (gen = %1$s), primary key (lane, block, binding, ver));
+    create table bellwire.delivery_log_%1$s (like bellwire.delivery_log including all, check (gen = %1$s));
     alter table bellwire.event_batch attach partition bellwire.event_batch_%1$s for values in (%1$s);
     alter table bellwire.append_mark attach partition bellwire.append_mark_%1$s for values in (%1$s);
     alter table bellwire.source_position attach partition bellwire.source_position_%1$s for values in (%1$s);
@@ -18,4 +18,5 @@ begin
     alter table bellwire.delivery_log attach partition bellwire.delivery_log_%1$s for values in (%1$s);
   $f$, g);
   perform bellwire.create_append(g);
+  perform bellwire.create_flush(g);
 end $fn$;

@@ -22,6 +22,7 @@ const MIGRATIONS: Steps = &[
     ("tables", include_str!("../../../migrations/postgres/0001_tables.sql")),
     ("append", include_str!("../../../migrations/postgres/0002_append.sql")),
     ("generations", include_str!("../../../migrations/postgres/0003_generations.sql")),
+    ("delivery", include_str!("../../../migrations/postgres/0004_delivery.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.
