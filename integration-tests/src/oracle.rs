@@ -27,11 +27,18 @@ pub struct Count {
 }
 
 impl Oracle {
-    /// Compares with the function's notes (`<id> <outcome>` a line) and the ids that ended as dead letters.
+    /// Adds what another sender knows.
+    pub fn merge(&mut self, other: Self) {
+        self.acknowledged.extend(other.acknowledged);
+        self.unknown.extend(other.unknown);
+    }
+
+    /// Compares with the function's notes (`<id> <outcome>` a line, and perhaps more words) and the ids that ended as dead letters.
     pub fn count(&self, notes: &Path, dead: &BTreeSet<String>) -> Count {
         let mut calls: BTreeMap<String, usize> = BTreeMap::new();
         for line in fs::read_to_string(notes).unwrap_or_default().lines() {
-            if let Some((id, "ok")) = line.split_once(' ') {
+            let mut words = line.split(' ');
+            if let (Some(id), Some("ok")) = (words.next(), words.next()) {
                 *calls.entry(id.into()).or_default() += 1;
             }
         }

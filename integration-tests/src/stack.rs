@@ -1,5 +1,6 @@
 //! One controller as a child process, in a folder of its own, on ports of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -9,6 +10,8 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::load::{Door, client};
 
 /// How long a condition may take to come true before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +29,8 @@ pub struct Stack {
     pub admin: String,
     /// The token made at start.
     pub token: String,
+    /// Variables that the controller is started with, beside `PATH` and `TEST_DIR`.
+    env: Vec<(String, String)>,
 }
 
 /// The `bellwire` program beside the tests, or the one that `BELLWIRE_BIN` names.
@@ -51,16 +56,25 @@ impl Stack {
             fs::create_dir_all(path.parent().context("a file has a folder")?)?;
             fs::write(path, text)?;
         }
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
         Ok(Self {
             folder,
-            http,
+            http: client(),
             child: None,
             ingress: String::new(),
             admin: String::new(),
             token: String::new(),
+            env: Vec::new(),
         })
+    }
+
+    /// Sets a variable for every start from now on, and for the CLI.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.into(), value.into()));
+    }
+
+    /// Where it takes events.
+    pub fn door(&self) -> Door {
+        Door { ingress: self.ingress.clone(), token: self.token.clone() }
     }
 
     /// A path in the folder.
@@ -87,6 +101,7 @@ impl Stack {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("TEST_DIR", self.folder.path())
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -144,8 +159,7 @@ impl Stack {
     /// When it does not end in time.
     pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         let mut child = self.child.take().context("the controller runs")?;
-        let pid = child.id().context("the controller has a pid")?;
-        std::process::Command::new("kill").arg(pid.to_string()).status()?;
+        signal(child.id().context("the controller has a pid")?, "TERM")?;
         Ok(timeout_at(Instant::now() + PATIENCE, child.wait())
             .await
             .context("the controller did not end")??)
@@ -220,6 +234,45 @@ impl Stack {
         self.send(&format!("/topics/{topic}"), &headers, body).await
     }
 
+    /// The ids of the events that ended as dead letters.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn dead_ids(&self) -> anyhow::Result<BTreeSet<String>> {
+        let mut ids = BTreeSet::new();
+        for dead in self.pages("/v1/dead-letters?limit=1000").await? {
+            let address = dead["address"].as_str().context("a dead letter has an address")?;
+            let event = self.get(&format!("/v1/events/{address}")).await?;
+            ids.insert(event["id"].as_str().context("an event has an id")?.to_string());
+        }
+        Ok(ids)
+    }
+
+    /// The ids of all stored events, one entry for each place in the ledger.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn stored_ids(&self) -> anyhow::Result<Vec<String>> {
+        let events = self.pages("/v1/events?limit=1000").await?;
+        events.iter().map(|e| Ok(e["id"].as_str().context("an event has an id")?.to_string())).collect()
+    }
+
+    /// All items of a list of the admin API, page after page.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn pages(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.get(&format!("{path}{cursor}")).await?;
+            items.append(page["items"].as_array_mut().context("a list has items")?);
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
     /// Runs the CLI in the folder: exit code, stdout, stderr.
     ///
     /// # Errors
@@ -260,6 +313,16 @@ impl Stack {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Sends a signal (`TERM`, `KILL`, `STOP`, `CONT`) to a process.
+///
+/// # Errors
+/// When the program `kill` is missing or refuses.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    let status = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
+    ensure!(status.success(), "kill -s {name} {pid}: {status}");
+    Ok(())
 }
 
 /// Runs the CLI in a folder: exit code, stdout, stderr.

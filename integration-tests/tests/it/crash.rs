@@ -1,6 +1,5 @@
 //! The kill matrix: the process ends at every gap between two durable writes, and nothing is lost.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,28 +40,11 @@ async fn sender(stack: &Stack, round: usize, stop: &AtomicBool, oracle: &mut Ora
     }
 }
 
-async fn dead_ids(stack: &Stack) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
-    let mut cursor = String::new();
-    loop {
-        let page = stack.get(&format!("/v1/dead-letters?limit=1000{cursor}")).await.unwrap();
-        for dead in page["items"].as_array().unwrap() {
-            let address = dead["address"].as_str().unwrap();
-            let event = stack.get(&format!("/v1/events/{address}")).await.unwrap();
-            ids.insert(event["id"].as_str().unwrap().to_string());
-        }
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return ids,
-        }
-    }
-}
-
 /// Starts the controller again without crash points, waits for peace, and counts.
 async fn settle_and_count(stack: &mut Stack, oracle: &Oracle, crashes: usize) {
     stack.start(None).await.unwrap();
     stack.settled().await.unwrap();
-    let count = oracle.count(&stack.path("notes"), &dead_ids(stack).await);
+    let count = oracle.count(&stack.path("notes"), &stack.dead_ids().await.unwrap());
     println!(
         "{} acknowledged, {} served, {} duplicates, {crashes} crashes",
         oracle.acknowledged.len(),
@@ -157,8 +139,7 @@ async fn killed_at_any_moment() {
             }
         });
         for mine in futures::future::join_all(senders).await {
-            oracle.acknowledged.extend(mine.acknowledged);
-            oracle.unknown.extend(mine.unknown);
+            oracle.merge(mine);
         }
         killer.await.unwrap();
         stack.kill().await;
@@ -180,7 +161,7 @@ async fn killed_workers_lose_nothing() {
         oracle.acknowledged.insert(id);
     }
     stack.settled().await.unwrap();
-    let dead = dead_ids(&stack).await;
+    let dead = stack.dead_ids().await.unwrap();
     assert_eq!(dead.len(), 12, "the events that kill their worker, and only they: {dead:?}");
     let count = oracle.count(&stack.path("notes"), &dead);
     assert_eq!((count.lost.len(), count.invented.len(), count.duplicates), (0, 0, 0), "{count:?}");
