@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::binding::{Binding, Form, Plan, Target};
 use crate::decide::Policy;
-use crate::lane::{LaneTask, Roster, Stop};
+use crate::lane::{Roster, Stop};
+use crate::lease::{Fence, Keeper, Lead, View, follow_changes, follow_tails};
 use crate::replay::Replayer;
 use crate::rooms::Rooms;
 use crate::shape::Receiver;
@@ -54,6 +55,8 @@ pub struct Handle {
     pub(crate) roster: Arc<Roster>,
     pub(crate) targets: Mutex<BTreeMap<FunctionName, Arc<Target>>>,
     pub(crate) epochs: BTreeMap<Lane, watch::Receiver<Option<Epoch>>>,
+    pub(crate) fence: Arc<Fence>,
+    pub(crate) view: watch::Receiver<View>,
     replayer: Arc<Replayer>,
     stop: watch::Sender<Stop>,
     tasks: Mutex<JoinSet<()>>,
@@ -61,23 +64,30 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes the lanes. Nothing is delivered before the first [`Handle::apply`].
+    /// Takes its share of the lanes. Nothing is delivered before the first [`Handle::apply`].
     pub fn start(rooms: Rooms) -> Self {
         let rooms = Arc::new(rooms);
         let roster = Arc::new(Roster::default());
         let stop = watch::Sender::new(Stop::Run);
+        let (lanes, is_shared) = (rooms.ledger().lanes(), rooms.ledger().is_shared());
+        let fence = Arc::new(Fence::new(lanes, is_shared));
+        let (told, view) = watch::channel(View::default());
+        let senders: BTreeMap<_, _> = (1..=lanes).map(|n| (Lane(n), watch::Sender::new(None))).collect();
+        let epochs: BTreeMap<_, _> = senders.iter().map(|(lane, epoch)| (*lane, epoch.subscribe())).collect();
+        let lead = Lead { fence: Arc::clone(&fence), epoch: lead(&epochs) };
+        let replayer = Arc::new(Replayer::new(Arc::clone(&rooms), Arc::clone(&roster), lead));
         let mut tasks = JoinSet::new();
-        let mut epochs = BTreeMap::new();
-        for lane in (1..=rooms.ledger().lanes()).map(Lane) {
-            let (epoch, seen) = watch::channel(None);
-            epochs.insert(lane, seen);
-            let (rooms, roster) = (Arc::clone(&rooms), Arc::clone(&roster));
-            tasks.spawn(LaneTask { rooms, lane, roster, stop: stop.subscribe(), epoch }.run());
-        }
-        let replayer = Arc::new(Replayer::new(Arc::clone(&rooms), Arc::clone(&roster)));
+        let (ours, theirs) = (Arc::clone(&rooms), Arc::clone(&roster));
+        tasks.spawn(Keeper::new(ours, theirs, Arc::clone(&fence), stop.subscribe(), told, senders).run());
         tasks.spawn(Arc::clone(&replayer).run(stop.subscribe()));
+        if is_shared {
+            epochs.keys().for_each(|lane| rooms.feed.forget(*lane));
+            tasks.spawn(follow_tails(Arc::clone(&rooms), epochs.clone(), view.clone(), stop.subscribe()));
+            let (ours, theirs, replays) = (Arc::clone(&rooms), Arc::clone(&roster), Arc::clone(&replayer));
+            tasks.spawn(follow_changes(ours, theirs, replays, view.clone(), stop.subscribe()));
+        }
         let (tasks, targets, recovered) = (Mutex::new(tasks), Mutex::default(), Mutex::default());
-        Self { rooms, roster, targets, epochs, replayer, stop, tasks, recovered }
+        Self { rooms, roster, targets, epochs, fence, view, replayer, stop, tasks, recovered }
     }
 
     /// Puts a configuration in force. Bindings that did not change go on undisturbed; those that did take their new
@@ -181,6 +191,11 @@ impl Handle {
         }
     }
 
+    /// Whether this controller does what must be done once in the whole cluster: retention, and the steps of replays.
+    pub fn leads(&self) -> bool {
+        Lead { fence: Arc::clone(&self.fence), epoch: lead(&self.epochs) }.is_ours()
+    }
+
     pub(crate) fn binding(&self, id: BindingId) -> Option<Arc<Binding>> {
         self.roster.all().get(&id).cloned()
     }
@@ -271,6 +286,11 @@ impl Receiver {
             }
         }
     }
+}
+
+/// The epoch of the first lane, whose owner leads.
+fn lead(epochs: &BTreeMap<Lane, watch::Receiver<Option<Epoch>>>) -> watch::Receiver<Option<Epoch>> {
+    epochs.get(&Lane(1)).cloned().unwrap_or_else(|| watch::channel(None).1)
 }
 
 async fn join(tasks: &mut JoinSet<()>) {

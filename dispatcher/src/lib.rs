@@ -9,7 +9,8 @@
 //! of [`shape`], what is finished by [`cursor`].
 //!
 //! Read `decide.rs` first, then `cursor.rs`, `runner/mod.rs` (one binding in one lane), `lane/mod.rs` (a lane and its
-//! flusher) and `handle.rs` (what the controller holds). `replay/` and `explain.rs` serve operators.
+//! flusher), `lease/mod.rs` (which lanes are ours) and `handle.rs` (what the controller holds). `replay/` and
+//! `explain.rs` serve operators.
 
 mod binding;
 pub mod cursor;
@@ -17,6 +18,7 @@ pub mod decide;
 pub mod explain;
 pub mod handle;
 mod lane;
+mod lease;
 pub mod replay;
 mod rooms;
 mod runner;
@@ -27,6 +29,7 @@ pub mod status;
 mod tests;
 
 pub use handle::{ApplyError, Configuration, Handle};
+pub use lease::LeaseOptions;
 pub use rooms::Rooms;
 pub use runner::MAX_UNFLUSHED;
-pub use status::{BindingLive, FunctionLive, LaneLive};
+pub use status::{BindingLive, ClusterLive, FunctionLive, LaneLive};

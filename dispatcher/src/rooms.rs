@@ -9,6 +9,8 @@ use bellwire_schemas::{Clock, ControllerId};
 use bellwire_workers::Invoker;
 use tokio::sync::broadcast;
 
+use crate::lease::LeaseOptions;
+
 /// The neighbours of the dispatcher.
 #[derive(Clone)]
 pub struct Rooms {
@@ -20,6 +22,10 @@ pub struct Rooms {
     pub clock: Clock,
     /// Which controller this is.
     pub controller: ControllerId,
+    /// Its name for people, such as `host-a:4711`.
+    pub name: String,
+    /// Times of the leases.
+    pub lease: LeaseOptions,
     /// Where facts go; nobody needs to listen.
     pub live: broadcast::Sender<Fact>,
     /// Seed of the jitter; any number, another one in each process.

@@ -1,7 +1,11 @@
 //! How things stand, for the status page and for explanations: read from the boards, never asked of a runner.
 
-use bellwire_ledger::Pause;
-use bellwire_schemas::{Address, BindingId, BindingName, Epoch, ErrorInfo, FunctionName, Lane, Timestamp};
+use std::time::Duration;
+
+use bellwire_ledger::{LaneOwner, Member, Pause};
+use bellwire_schemas::{
+    Address, BindingId, BindingName, ControllerId, Epoch, ErrorInfo, FunctionName, Lane, Timestamp,
+};
 
 use crate::binding::{Binding, Held};
 use crate::handle::{Handle, lock};
@@ -56,15 +60,31 @@ pub struct LaneLive {
     pub epoch: Option<Epoch>,
 }
 
+/// The controllers that share the ledger, as the last answered heartbeat showed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterLive {
+    /// This controller.
+    pub me: ControllerId,
+    /// All that are alive, by id.
+    pub controllers: Vec<Member>,
+    /// Who owns which lane.
+    pub lanes: Vec<LaneOwner>,
+    /// How long this controller may still believe in its leases; `None` when no lease can end.
+    pub lease_left: Option<Duration>,
+    /// Why heartbeats fail, while they do.
+    pub trouble: Option<String>,
+}
+
 impl Handle {
     /// All bindings that have run, the ones that left the configuration too.
     pub fn bindings(&self) -> Vec<BindingLive> {
-        self.roster.all().values().map(|binding| live(binding)).collect()
+        let trouble = self.lease_trouble();
+        self.roster.all().values().map(|binding| live(binding, trouble.as_deref())).collect()
     }
 
     /// One binding.
     pub fn binding_live(&self, id: BindingId) -> Option<BindingLive> {
-        self.binding(id).map(|binding| live(&binding))
+        self.binding(id).map(|binding| live(&binding, self.lease_trouble().as_deref()))
     }
 
     /// All functions that are defined or bound.
@@ -88,6 +108,28 @@ impl Handle {
         self.epochs.iter().map(|(lane, epoch)| LaneLive { lane: *lane, epoch: *epoch.borrow() }).collect()
     }
 
+    /// Why nothing may start on any lane, when that is so.
+    fn lease_trouble(&self) -> Option<String> {
+        let owns = self.epochs.values().any(|epoch| epoch.borrow().is_some());
+        let trouble = self.view.borrow().trouble.clone();
+        (owns && !self.fence.is_open()).then(|| {
+            let why = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
+            format!("the ledger does not renew the leases, so nothing new starts until it does{why}")
+        })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterLive {
+        let view = self.view.borrow().clone();
+        ClusterLive {
+            me: self.rooms.controller,
+            controllers: view.cluster.controllers,
+            lanes: view.cluster.lanes,
+            lease_left: self.fence.left(),
+            trouble: view.trouble,
+        }
+    }
+
     /// Whether an attempt of this delivery is in flight.
     pub fn is_running(&self, binding: BindingId, address: Address) -> bool {
         let Some(binding) = self.binding(binding) else { return false };
@@ -95,7 +137,7 @@ impl Handle {
     }
 }
 
-fn live(binding: &Binding) -> BindingLive {
+fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
     let plan = binding.plan();
     let faces: Vec<_> = binding.boards().into_iter().map(|(lane, board)| (lane, board.face())).collect();
     let running = faces
@@ -104,6 +146,7 @@ fn live(binding: &Binding) -> BindingLive {
         .collect();
     let wait = plan.target.waiting();
     let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone().or_else(|| face.unread.clone()));
+    let trouble = trouble.or_else(|| lease.map(str::to_owned));
     let stalled = faces.iter().find_map(|(_, face)| face.stalled);
     let (state, reason, detail) = match (plan.held(), &wait) {
         (Some(Held::Inactive), _) => ("inactive", Some(Held::Inactive.as_str()), None),

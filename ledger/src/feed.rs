@@ -1,6 +1,9 @@
 //! The hot hand-over: fresh events go from append to dispatch through memory, the ledger stays the truth.
+//!
+//! Only lanes that this process reads are remembered; what others append to them is learned by their tail alone.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bellwire_schemas::{Address, Clock, Lane, Seq};
@@ -23,6 +26,8 @@ pub struct Feed {
 
 struct LaneFeed {
     tail: watch::Sender<Seq>,
+    /// Whether somebody here reads the lane.
+    kept: AtomicBool,
     recent: Mutex<Recent>,
 }
 
@@ -41,7 +46,8 @@ impl Feed {
         let mut lanes = Vec::new();
         for lane in 1..=ledger.lanes() {
             let tail = ledger.tail(Lane(lane)).await?;
-            lanes.push(LaneFeed { tail: watch::Sender::new(tail), recent: Mutex::default() });
+            let (tail, kept) = (watch::Sender::new(tail), AtomicBool::new(true));
+            lanes.push(LaneFeed { tail, kept, recent: Mutex::default() });
         }
         Ok(Self { ledger, clock, lanes })
     }
@@ -97,13 +103,47 @@ impl Feed {
         self.lane(lane).tail.subscribe()
     }
 
-    /// Tells that another process may have appended: moves the known tail forward.
-    pub fn advance(&self, lane: Lane, tail: Seq) {
+    /// Tells that another process may have appended: moves the known tail forward. Says whether that was news.
+    pub fn advance(&self, lane: Lane, tail: Seq) -> bool {
         self.lane(lane).tail.send_if_modified(|seen| {
             let moved = tail > *seen;
             *seen = tail.max(*seen);
             moved
-        });
+        })
+    }
+
+    /// Asks the ledger where a lane ends that was just taken, and remembers its fresh events from now on. When the lane
+    /// ends before a place that was committed once (a fail-over lost it), what was remembered is forgotten.
+    ///
+    /// # Errors
+    /// As [`Ledger::tail`].
+    pub async fn learn(&self, lane: Lane) -> Result<(), Error> {
+        let feed = self.lane(lane);
+        let known = *feed.tail.borrow();
+        let tail = self.ledger.tail(lane).await?;
+        if tail < known {
+            self.reset(lane, tail);
+        } else {
+            self.advance(lane, tail);
+        }
+        feed.kept.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Forgets the fresh events of a lane that another controller reads now, and remembers no more of them.
+    pub fn forget(&self, lane: Lane) {
+        self.lane(lane).kept.store(false, Ordering::Release);
+        self.clear(lane);
+    }
+
+    /// Forgets the fresh events of a lane and sets its tail, also backwards.
+    pub fn reset(&self, lane: Lane, tail: Seq) {
+        self.clear(lane);
+        self.lane(lane).tail.send_replace(tail);
+    }
+
+    fn clear(&self, lane: Lane) {
+        *self.lane(lane).recent.lock().expect("no code panics while it holds this lock") = Recent::default();
     }
 
     /// Events from `from` on, as [`Ledger::read`]: from memory when they are there.
@@ -143,7 +183,7 @@ impl Feed {
         for event in stored {
             let Address { lane, seq } = event.address;
             let feed = self.lane(lane);
-            {
+            if feed.kept.load(Ordering::Acquire) {
                 let mut recent = feed.recent.lock().expect("no code panics while it holds this lock");
                 recent.push(event);
             }

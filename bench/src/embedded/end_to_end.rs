@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellwire_dispatcher::{Configuration, Handle, Rooms};
+use bellwire_dispatcher::{Configuration, Handle, LeaseOptions, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{Append, Arrival, BindingRecord, Feed, Ledger};
 use bellwire_schemas::service::{
@@ -123,6 +123,8 @@ impl Rig {
             invoker: Arc::clone(&workers) as _,
             clock: clock.clone(),
             controller: ControllerId(Uuid::now_v7()),
+            name: "bench".into(),
+            lease: LeaseOptions::default(),
             live,
             seed: 1,
         });

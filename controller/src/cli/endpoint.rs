@@ -31,7 +31,12 @@ struct ControllerFile {
     url: String,
     #[serde(default)]
     token: Option<String>,
+    #[serde(default)]
+    pid: i32,
 }
+
+/// How many controllers of one folder are looked for.
+const MOST: u16 = 64;
 
 impl Endpoint {
     /// Finds the controller: `flag` > `BELLWIRE_URL`, `BELLWIRE_TOKEN` > the controller file nearest to `folder` >
@@ -93,15 +98,33 @@ impl Endpoint {
 }
 
 /// The controller file of the nearest parent folder that has one of our own: a file that somebody else put there
-/// could lead the token away.
+/// could lead the token away. Where several controllers run on the folder, the first one that lives.
 fn nearest(folder: &Path) -> Option<ControllerFile> {
-    let me = rustix::process::geteuid().as_raw();
     folder.ancestors().find_map(|parent| {
-        let path = parent.join(".bellwire/controller.json");
-        let ours = fs::metadata(&path).is_ok_and(|m| m.uid() == me);
-        let text = ours.then(|| fs::read_to_string(&path).ok()).flatten()?;
-        serde_json::from_str(&text).ok()
+        let state = parent.join(".bellwire");
+        let first = read(&state.join("controller.json"))?;
+        if first.is_alive() {
+            return Some(first);
+        }
+        let others = (2..=MOST).map_while(|n| {
+            let path = state.join(format!("controller-{n}.json"));
+            path.exists().then(|| read(&path))
+        });
+        others.flatten().find(ControllerFile::is_alive).or(Some(first))
     })
+}
+
+fn read(path: &Path) -> Option<ControllerFile> {
+    let me = rustix::process::geteuid().as_raw();
+    fs::metadata(path).is_ok_and(|m| m.uid() == me).then_some(())?;
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+impl ControllerFile {
+    fn is_alive(&self) -> bool {
+        rustix::process::Pid::from_raw(self.pid)
+            .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +162,18 @@ mod tests {
             ("http://[::1]:9".into(), Some("bw_env".into()))
         );
         assert_eq!(find(None, &[("BELLWIRE_URL", "")], &deep).0, "http://127.0.0.1:4711");
+    }
+
+    #[test]
+    fn of_two_controllers_on_a_folder_the_one_that_lives_is_asked() {
+        let folder = folder();
+        let me = std::process::id();
+        let second = format!(r#"{{"url":"http://127.0.0.1:4811","ingress":"","pid":{me}}}"#);
+        fs::write(folder.path().join(".bellwire/controller-2.json"), second).unwrap();
+        let gone = r#"{"url":"http://127.0.0.1:4711","ingress":"","pid":0}"#;
+        assert_eq!(find(None, &[], folder.path()).0, "http://127.0.0.1:4711", "process 1 always lives");
+        fs::write(folder.path().join(".bellwire/controller.json"), gone).unwrap();
+        assert_eq!(find(None, &[], folder.path()).0, "http://127.0.0.1:4811");
     }
 
     #[test]

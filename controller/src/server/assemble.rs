@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bellwire_config::Mode;
 use bellwire_connectors::{Intake, Limits};
-use bellwire_dispatcher::{Configuration, Handle, Rooms};
+use bellwire_dispatcher::{Configuration, Handle, LeaseOptions, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{BindingRecord, Feed};
 use bellwire_schemas::api::Listen;
@@ -16,15 +16,15 @@ use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{
     BindingSpec, ControllerSpec, FunctionSpec, LedgerSpec, Role, Secret, Service, TokenSpec,
 };
-use bellwire_schemas::{BindingId, Clock, ControllerId};
+use bellwire_schemas::{BindingId, Clock};
 use bellwire_workers::{Workers, WorkersConfig};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::app::{App, Declared, Shared};
 use super::auth::{Tokens, new_token};
+use super::identity::{self, Identity};
 use super::metrics::Observed;
 use super::state_file::{self, ControllerFile};
 use super::{admin, doors, ingress};
@@ -48,6 +48,8 @@ pub struct Running {
     /// Ends with the reason when the ledger's disk failed: what was not acknowledged must not be believed any more,
     /// so the process ends and a new one recovers.
     pub failed: Failed,
+    /// Who this is, while it runs.
+    pub identity: Identity,
 }
 
 /// Opens everything in the order of the flow, the doors last.
@@ -61,6 +63,7 @@ pub async fn assemble(
     folder: PathBuf,
     clock: Clock,
 ) -> anyhow::Result<Running> {
+    let identity = identity::claim(&folder)?;
     let token = admit_local_token(&mut settings, &folder);
     let (live, _) = broadcast::channel(LIVE_BUFFER);
     let ledger = open_ledger(&settings.ledger).await?;
@@ -70,13 +73,15 @@ pub async fn assemble(
         launcher: std::env::current_exe().ok(),
         clock: clock.clone(),
         dev: mode == Mode::Dev,
-        ..WorkersConfig::new(folder.join("runtime"))
+        ..WorkersConfig::new(runtime_folder(&folder, identity.place))
     })?);
     let dispatcher = Handle::start(Rooms {
         feed: Arc::clone(&feed),
         invoker: Arc::clone(&workers) as _,
         clock: clock.clone(),
-        controller: ControllerId(Uuid::now_v7()),
+        controller: identity.id,
+        name: identity.name.clone(),
+        lease: LeaseOptions::default(),
         live: live.clone(),
         seed: rand::random(),
     });
@@ -107,8 +112,8 @@ pub async fn assemble(
         token,
         pid: std::process::id(),
     };
-    let running = open_doors(app, folder, failed, ingress_listener, admin_listener);
-    state_file::write(&running.folder, &file)?;
+    let running = open_doors(app, folder, failed, identity, ingress_listener, admin_listener);
+    state_file::write(&running.folder, running.identity.place, &file)?;
     Ok(running)
 }
 
@@ -185,6 +190,11 @@ pub fn reset_ledger(spec: &LedgerSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where workers keep what they need: never shared by two controllers, each clears its own when it starts.
+fn runtime_folder(folder: &Path, place: u16) -> PathBuf {
+    folder.join(if place == 1 { "runtime".into() } else { format!("runtime-{place}") })
+}
+
 /// Without configured tokens one admin token is made, the same as in the last run of this folder.
 fn admit_local_token(settings: &mut ControllerSpec, folder: &Path) -> Option<String> {
     if !settings.tokens.is_empty() {
@@ -225,6 +235,7 @@ fn open_doors(
     app: Shared,
     folder: PathBuf,
     failed: Failed,
+    identity: Identity,
     ingress_door: TcpListener,
     admin_door: TcpListener,
 ) -> Running {
@@ -240,15 +251,19 @@ fn open_doors(
         doors: vec![tokio::spawn(serve_ingress), tokio::spawn(serve_admin)],
         close_ingress,
         failed,
+        identity,
     }
 }
 
-/// Removes what retention allows, once a minute.
+/// Removes what retention allows, once a minute; of several controllers the one that leads.
 async fn retain(app: Shared) {
     loop {
         tokio::select! {
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        if !app.dispatcher.leads() {
+            continue;
         }
         let now = app.clock.now();
         match app.ledger().retain(now.minus(app.settings.ledger.retention), now).await {
@@ -274,7 +289,7 @@ impl Running {
             let _ = door.await;
         }
         self.app.ledger().close().await;
-        state_file::retire(&self.folder);
+        state_file::retire(&self.folder, self.identity.place);
         let _ = live.send(Fact::Condition {
             at: self.app.clock.now(),
             subject: "controller".into(),

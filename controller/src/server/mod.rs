@@ -8,6 +8,7 @@ mod app;
 mod assemble;
 mod auth;
 mod doors;
+mod identity;
 mod ingress;
 mod metrics;
 mod options;

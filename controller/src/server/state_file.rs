@@ -41,13 +41,18 @@ pub fn last_token(folder: &Path) -> Option<String> {
     file.token.filter(|token| private && token.len() > 32)
 }
 
+/// The file of the folder's controller at this place: a second one on the same folder does not hide the first.
+fn name(place: u16) -> String {
+    if place == 1 { "controller.json".into() } else { format!("controller-{place}.json") }
+}
+
 /// Writes the file, mode 0600, replacing the old one in one step.
 ///
 /// # Errors
 /// When the folder is not writable.
-pub fn write(folder: &Path, file: &ControllerFile) -> anyhow::Result<()> {
-    let path = folder.join("controller.json");
-    let fresh = folder.join(format!("controller.json.{}", std::process::id()));
+pub fn write(folder: &Path, place: u16, file: &ControllerFile) -> anyhow::Result<()> {
+    let path = folder.join(name(place));
+    let fresh = folder.join(format!("{}.{}", name(place), std::process::id()));
     let _ = fs::remove_file(&fresh);
     let mut out = fs::OpenOptions::new()
         .write(true)
@@ -61,12 +66,12 @@ pub fn write(folder: &Path, file: &ControllerFile) -> anyhow::Result<()> {
 
 /// Takes the file away at a clean end, if it is still ours; the token stays valid only for the next start through
 /// [`last_token`], so the file is kept with pid 0.
-pub fn retire(folder: &Path) {
-    let path = folder.join("controller.json");
+pub fn retire(folder: &Path, place: u16) {
+    let path = folder.join(name(place));
     let Ok(text) = fs::read_to_string(&path) else { return };
     let Ok(mut file) = serde_json::from_str::<ControllerFile>(&text) else { return };
     if file.pid == std::process::id() {
         file.pid = 0;
-        let _ = write(folder, &file);
+        let _ = write(folder, place, &file);
     }
 }

@@ -1,5 +1,5 @@
-//! One lane: taken under an epoch, one runner for each binding, one flusher for all of them; dropped whole when the
-//! epoch is lost.
+//! One lane: taken under an epoch when the keeper of the leases says so, one runner for each binding, one flusher for
+//! all of them; given back in order, or dropped whole when the epoch is lost.
 //!
 //! `flusher.rs` turns what the runners have to tell into commits, `envelopes.rs` parses each event once for all of
 //! them.
@@ -14,29 +14,39 @@ use std::time::Duration;
 use bellwire_schemas::{BindingId, Epoch, Lane, Vital};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::binding::Binding;
+use crate::lease::{Fence, Licence};
 use crate::rooms::Rooms;
 use crate::runner::Runner;
 use envelopes::Envelopes;
 pub(crate) use flusher::Request;
 use flusher::{Flusher, Last};
 
-/// How long to rest before asking again for a lane that another controller holds, or after a fault.
-const ACQUIRE_REST: Duration = Duration::from_secs(1);
+/// How long the ledger may take to hand a lane over: it waits for the last flush of the owner before.
+const TAKE: Duration = Duration::from_secs(10);
+/// How long the last flush of a lane that is given back may take after its attempts have ended or were given up.
+const LAST_FLUSH: Duration = Duration::from_secs(4);
+/// Before a checkpoint that could not be read is asked for again.
+const LOAD_REST: Duration = Duration::from_secs(1);
 /// Parts that wait for the flusher. Each runner has one at most; more bindings than this take turns.
 const WAITING_PARTS: usize = 4_096;
 
-/// How the dispatcher runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the dispatcher runs, or a lane of it; later ones are stricter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
     /// On.
     #[default]
     Run,
     /// Take nothing on, let attempts end, flush, release.
     Drain,
+    /// As before, but only for a short time: another controller waits for the lane.
+    Give,
     /// As before, but give attempts up.
     Now,
+    /// The lane is not ours any more: drop all memory of it, flush nothing.
+    Lost,
 }
 
 /// What the runners of an owned lane share.
@@ -46,6 +56,7 @@ pub(crate) struct Scope {
     pub(crate) envelopes: Envelopes,
     pub(crate) flusher: mpsc::Sender<Request>,
     pub(crate) stop: watch::Receiver<Stop>,
+    pub(crate) licence: Arc<Licence>,
 }
 
 /// The bindings in force, and a signal when the set changes.
@@ -55,20 +66,26 @@ pub(crate) struct Roster {
     changed: watch::Sender<u64>,
 }
 
-/// A lane and whether it is ours.
+/// One ownership of a lane, from taking it to giving it back.
 pub(crate) struct LaneTask {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) lane: Lane,
     pub(crate) roster: Arc<Roster>,
-    pub(crate) stop: watch::Receiver<Stop>,
+    pub(crate) fence: Arc<Fence>,
+    pub(crate) stop: watch::Sender<Stop>,
     pub(crate) epoch: watch::Sender<Option<Epoch>>,
 }
 
-/// Why a lane was let go.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    Stopped,
-    Fenced,
+/// How an ownership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Given back in order.
+    Released,
+    /// Somebody else has it.
+    Lost,
+    /// It could not be taken.
+    Refused,
+    /// Something broke down; what was in memory is not to be trusted.
     Fault,
 }
 
@@ -84,69 +101,133 @@ impl Roster {
 }
 
 impl LaneTask {
-    /// Owns the lane as long as it can, and takes it again when it was lost.
-    pub(crate) async fn run(mut self) {
+    /// Takes the lane, and owns it until it is told to stop or loses it.
+    pub(crate) async fn run(self) -> End {
         let _vital = Vital("a lane");
-        while *self.stop.borrow() == Stop::Run {
-            let now = self.rooms.clock.now();
-            match self.rooms.ledger().acquire(self.rooms.controller, self.lane, now).await {
-                Ok(Some(epoch)) => {
-                    self.epoch.send_replace(Some(epoch));
-                    let end = self.own(epoch).await;
-                    self.epoch.send_replace(None);
-                    if end == End::Stopped {
-                        if let Err(error) = self.rooms.ledger().release(self.lane, epoch).await {
-                            tracing::warn!(lane = %self.lane, %error, "cannot give the lane back");
-                        }
-                        return;
-                    }
-                    tracing::warn!(lane = %self.lane, ?end, "let the lane go, taking it again");
-                }
-                Ok(None) => tracing::debug!(lane = %self.lane, "another controller holds the lane"),
-                Err(error) => tracing::warn!(lane = %self.lane, %error, "cannot take the lane"),
+        let mut stop = self.stop.subscribe();
+        let taken = tokio::select! {
+            taken = self.take() => taken,
+            _ = stop.wait_for(|stop| *stop != Stop::Run) => return End::Released,
+        };
+        let Some(epoch) = taken else { return End::Refused };
+        self.epoch.send_replace(Some(epoch));
+        let end = self.own(epoch).await;
+        self.epoch.send_replace(None);
+        if self.rooms.ledger().is_shared() {
+            self.rooms.feed.forget(self.lane);
+        }
+        match end {
+            End::Released | End::Fault => self.release(epoch).await,
+            End::Lost | End::Refused => {
+                tracing::warn!(lane = %self.lane, %epoch, "let the lane go: what was not flushed is repeated by its owner");
             }
-            tokio::select! {
-                () = tokio::time::sleep(ACQUIRE_REST) => {}
-                _ = self.stop.changed() => {}
+        }
+        end
+    }
+
+    /// The new epoch, with the place known up to which the lane is written.
+    async fn take(&self) -> Option<Epoch> {
+        let (ledger, lane) = (self.rooms.ledger(), self.lane);
+        let now = self.rooms.clock.now();
+        let epoch = match timeout(TAKE, ledger.acquire(self.rooms.controller, lane, now)).await {
+            Ok(Ok(Some(epoch))) => epoch,
+            Ok(Ok(None)) => {
+                tracing::debug!(%lane, "another controller holds the lane");
+                return None;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%lane, %error, "cannot take the lane");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(%lane, "cannot take the lane: the ledger does not answer");
+                return None;
+            }
+        };
+        match timeout(TAKE, self.rooms.feed.learn(lane)).await {
+            Ok(Ok(())) => {
+                tracing::debug!(%lane, %epoch, "took the lane");
+                Some(epoch)
+            }
+            failed => {
+                let error = failed.map(|answer| answer.map_err(|error| error.to_string()));
+                tracing::warn!(%lane, ?error, "cannot read where the lane ends");
+                self.release(epoch).await;
+                None
+            }
+        }
+    }
+
+    async fn release(&self, epoch: Epoch) {
+        match timeout(LAST_FLUSH, self.rooms.ledger().release(self.lane, epoch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(lane = %self.lane, %error, "cannot give the lane back"),
+            Err(_) => {
+                tracing::warn!(lane = %self.lane, "cannot give the lane back: the ledger does not answer")
             }
         }
     }
 
     async fn own(&self, epoch: Epoch) -> End {
-        let (flusher, requests) = mpsc::channel(WAITING_PARTS);
-        let scope = Arc::new(Scope {
-            rooms: Arc::clone(&self.rooms),
-            lane: self.lane,
-            envelopes: Envelopes::default(),
-            flusher,
-            stop: self.stop.clone(),
-        });
-        let flusher = Flusher::new(Arc::clone(&self.rooms), self.lane, epoch, requests);
+        let (sender, requests) = mpsc::channel(WAITING_PARTS);
+        let (fence, lane) = (Arc::clone(&self.fence), self.lane);
+        let licence = Arc::new(Licence { fence, lane, epoch, stop: self.stop.subscribe() });
+        let (stop, rooms) = (self.stop.subscribe(), Arc::clone(&self.rooms));
+        let scope = Scope { rooms, lane, envelopes: Envelopes::default(), flusher: sender, stop, licence };
+        let mut scope = Some(Arc::new(scope));
+        let flusher = Flusher::new(Arc::clone(&self.rooms), lane, epoch, requests);
         let mut flusher = AbortOnDrop(tokio::spawn(flusher.run()));
         let mut runners = Runners::default();
         let mut changed = self.roster.changed.subscribe();
-        let mut stop = self.stop.clone();
+        let mut stop = self.stop.subscribe();
+        let mut given_at = None;
         loop {
-            let running = *stop.borrow_and_update() == Stop::Run;
+            let order = *stop.borrow_and_update();
             changed.borrow_and_update();
-            if running {
-                runners.complete(&self.roster, &scope);
-            } else if runners.tasks.is_empty() {
-                break;
+            match order {
+                Stop::Lost => return End::Lost,
+                Stop::Give if given_at.is_none() => given_at = Some(Instant::now()),
+                _ => {}
             }
+            match &scope {
+                Some(scope) if order == Stop::Run => runners.complete(&self.roster, scope),
+                // The last sender goes, so the flusher ends after what it still holds.
+                Some(_) if runners.tasks.is_empty() => scope = None,
+                _ => {}
+            }
+            let give_up = given_at.map(|at| at + self.rooms.lease.give).filter(|_| order == Stop::Give);
+            let limit = given_at.map(|at| at + self.rooms.lease.give + LAST_FLUSH);
             tokio::select! {
-                last = &mut flusher.0 => return if matches!(last, Ok(Last::Fenced)) { End::Fenced } else { End::Fault },
+                last = &mut flusher.0 => return match last {
+                    Ok(Last::Fenced) => End::Lost,
+                    Ok(Last::Drained) if order != Stop::Run => End::Released,
+                    _ => End::Fault,
+                },
                 Some(ended) = runners.tasks.join_next_with_id() => if !runners.ended(ended) { return End::Fault },
                 Ok(()) = changed.changed() => {}
                 Ok(()) = stop.changed() => {}
+                () = until(give_up) => {
+                    self.stop.send_if_modified(|stop| {
+                        let given = *stop == Stop::Give;
+                        if given {
+                            *stop = Stop::Now;
+                        }
+                        given
+                    });
+                }
+                () = until(limit) => {
+                    tracing::warn!(%lane, "the last flush did not commit in time: its deliveries are repeated");
+                    return End::Released;
+                }
             }
         }
-        // The last sender goes, so the flusher ends after what it still holds.
-        drop(scope);
-        match (&mut flusher.0).await {
-            Ok(Last::Fenced) => End::Fenced,
-            _ => End::Stopped,
-        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -192,7 +273,7 @@ async fn start(scope: Arc<Scope>, binding: Arc<Binding>) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(ACQUIRE_REST) => {}
+            () = tokio::time::sleep(LOAD_REST) => {}
             _ = stop.changed() => return,
         }
     }

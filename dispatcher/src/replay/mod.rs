@@ -21,6 +21,7 @@ use bellwire_schemas::{Address, Lane, ReplayId, Timestamp, Vital};
 use tokio::sync::{Mutex, Notify, watch};
 
 use crate::lane::{Roster, Stop};
+use crate::lease::Lead;
 use crate::rooms::Rooms;
 use select::Selection;
 
@@ -32,6 +33,8 @@ const STEP_REST: Duration = Duration::from_millis(50);
 const FULL_REST: Duration = Duration::from_secs(1);
 /// Rest between two looks when none runs; new ones wake the task anyway.
 const IDLE_REST: Duration = Duration::from_secs(30);
+/// How often an operator's change is tried against steps of another controller.
+const CHANGE_TRIES: usize = 20;
 /// Rest after a refusal of the ledger.
 const ERROR_REST: Duration = Duration::from_secs(2);
 
@@ -107,13 +110,16 @@ pub(crate) struct Replayer {
     rooms: Arc<Rooms>,
     roster: Arc<Roster>,
     wake: Notify,
-    /// Held over read, step and write of a record, so that an operator's word is never overwritten.
+    /// Who carries replays on: the owner of the first lane.
+    lead: Lead,
+    /// Held over read, step and write of a record, so that an operator's word here waits for a step instead of losing
+    /// against it; between controllers the record's version does that.
     turn: Mutex<HashMap<ReplayId, BTreeSet<Address>>>,
 }
 
 impl Replayer {
-    pub(crate) fn new(rooms: Arc<Rooms>, roster: Arc<Roster>) -> Self {
-        Self { rooms, roster, wake: Notify::new(), turn: Mutex::default() }
+    pub(crate) fn new(rooms: Arc<Rooms>, roster: Arc<Roster>, lead: Lead) -> Self {
+        Self { rooms, roster, lead, wake: Notify::new(), turn: Mutex::default() }
     }
 
     pub(crate) fn wake(&self) {
@@ -126,21 +132,30 @@ impl Replayer {
         state: ReplayState,
     ) -> Result<Option<ReplayRecord>, LedgerError> {
         let _turn = self.turn.lock().await;
-        let Some(mut record) = self.rooms.ledger().replay(id).await? else { return Ok(None) };
-        if matches!(record.state, ReplayState::Done | ReplayState::Cancelled) {
-            return Ok(None);
+        let ledger = self.rooms.ledger();
+        for _ in 0..CHANGE_TRIES {
+            let Some(mut record) = ledger.replay(id).await? else { return Ok(None) };
+            if matches!(record.state, ReplayState::Done | ReplayState::Cancelled) {
+                return Ok(None);
+            }
+            record.version += 1;
+            record.state = state;
+            ledger.save_replay(&record, &[]).await?;
+            self.wake();
+            if ledger.replay(id).await?.as_ref().is_some_and(|now| is_follower(now, &record)) {
+                return Ok(Some(record));
+            }
         }
-        record.version += 1;
-        record.state = state;
-        self.rooms.ledger().save_replay(&record, &[]).await?;
-        self.wake();
-        Ok(Some(record))
+        let what = format!("replay `{id}` changes too fast: another controller carries it on, try again");
+        Err(LedgerError::Unavailable(what))
     }
 
     pub(crate) async fn run(self: Arc<Self>, mut stop: watch::Receiver<Stop>) {
         let _vital = Vital("the replays");
         let mut rest = STEP_REST;
+        let mut lead = self.lead.epoch.clone();
         while *stop.borrow() == Stop::Run {
+            lead.borrow_and_update();
             rest = match self.round().await {
                 Ok(Round::Moved) => STEP_REST,
                 Ok(Round::Full) => (rest * 2).min(FULL_REST),
@@ -153,6 +168,7 @@ impl Replayer {
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 () = self.wake.notified() => {}
+                Ok(()) = lead.changed() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -160,6 +176,11 @@ impl Replayer {
 
     /// One step of every running replay.
     async fn round(&self) -> Result<Round, Error> {
+        if !self.lead.is_ours() {
+            // What another controller has moved meanwhile is not known here.
+            self.turn.lock().await.clear();
+            return Ok(Round::Idle);
+        }
         let ledger = self.rooms.ledger();
         let running = |r: &ReplayRecord| r.state == ReplayState::Running;
         let ids: Vec<ReplayId> = ledger.replays().await?.into_iter().filter(running).map(|r| r.id).collect();
@@ -241,6 +262,13 @@ impl Replayer {
         self.wake();
         Ok(true)
     }
+}
+
+/// Whether the stored record is the one that was saved, or came of it by steps.
+fn is_follower(now: &ReplayRecord, saved: &ReplayRecord) -> bool {
+    now.version >= saved.version
+        && (now.state == saved.state
+            || (saved.state == ReplayState::Running && now.state == ReplayState::Done))
 }
 
 fn debt(address: Address, id: &ReplayId, now: Timestamp) -> Owed {

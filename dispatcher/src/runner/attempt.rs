@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::queue::Job;
 use crate::binding::{Pass, Plan};
 use crate::decide::{Ended, Next, decide};
+use crate::lease::Licence;
 use crate::rooms::Rooms;
 use crate::shape::{Shaped, constant, shape};
 
@@ -25,6 +26,13 @@ pub(super) struct Permits {
     pub(super) _function: OwnedSemaphorePermit,
 }
 
+/// All that an attempt needs to be allowed to start.
+pub(super) struct Right {
+    pub(super) licence: Arc<Licence>,
+    pub(super) pass: Pass,
+    pub(super) permits: Permits,
+}
+
 /// What came of an attempt.
 #[derive(Debug)]
 pub(super) struct Landed {
@@ -36,8 +44,8 @@ pub(super) struct Landed {
 pub(super) enum Outcome {
     /// The function was called.
     Called(Box<Called>),
-    /// The ledger could not be read; nothing was tried.
-    Unread,
+    /// The ledger could not be read, or the lane is not surely ours any more; nothing was tried.
+    Untried,
     /// The ledger does not hold the event any more.
     Missing,
 }
@@ -57,8 +65,7 @@ pub(super) async fn attempt(
     rooms: Arc<Rooms>,
     plan: Arc<Plan>,
     mut job: Job,
-    pass: Pass,
-    permits: Permits,
+    Right { licence, pass, permits }: Right,
     random: f64,
 ) -> Landed {
     let event = match &job.event {
@@ -71,6 +78,10 @@ pub(super) async fn attempt(
     job.event = Some(Arc::clone(&event));
     let invocation = invocation(&plan, &job, &event);
     crash_point("dispatch.before");
+    // The process may have been stopped since this attempt was launched.
+    if !licence.holds() {
+        return Landed { job, outcome: Outcome::Untried };
+    }
     let started_at = rooms.clock.now();
     let result = rooms.invoker.invoke(invocation).await;
     crash_point("invoke.result");
@@ -159,7 +170,7 @@ async fn load(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Arc<StoredEvent>,
         Err(error) => {
             tracing::warn!(address = %job.address, %error, "cannot read the event of a debt");
             tokio::time::sleep(LOAD_REST).await;
-            Err(Outcome::Unread)
+            Err(Outcome::Untried)
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Where deliveries come from: the reader of the lane, and the debts that are due.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::StoredEvent;
-use bellwire_schemas::{FinalState, Timestamp};
+use bellwire_schemas::{FinalState, Seq, Timestamp};
 
 use super::Runner;
 use super::part::MAX_UNFLUSHED;
@@ -20,6 +21,8 @@ const LOW_FRESH: usize = 64;
 const LOW_BYTES: usize = 2 << 20;
 /// Debts asked for at once; asked again when fewer than half of them wait for a slot.
 const READ_DEBTS: usize = 64;
+/// When to read again what was not there yet.
+const AGAIN_REST: Duration = Duration::from_millis(50);
 /// When to look again for debts after the ledger refused, or for those that are in memory under another guise.
 const DEBT_REST: Duration = Duration::from_secs(1);
 
@@ -67,8 +70,7 @@ impl Runner {
                 self.read_after = None;
                 self.set_unread(None);
                 if events.is_empty() {
-                    // Everything up to the tail has been removed by retention.
-                    self.cursor.skip_to(tail);
+                    self.skip_removed(tail).await;
                 }
                 for event in events {
                     self.consider(event);
@@ -79,6 +81,32 @@ impl Runner {
                 tracing::warn!(lane = %self.scope.lane, binding = %self.binding.name, %error, "cannot read the lane");
                 self.read_after = Some(now.plus(DEBT_REST));
                 self.set_unread(Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Everything up to the tail has been removed by retention, unless the ledger does not reach that far: then it has
+    /// lost events that were seen (a fail-over), and what comes to their places must not be skipped.
+    async fn skip_removed(&mut self, tail: Seq) {
+        let (rooms, lane) = (Arc::clone(&self.scope.rooms), self.scope.lane);
+        let gone = match rooms.ledger().tail(lane).await {
+            Ok(now) if now >= tail => {
+                // They may have come between the two questions.
+                rooms
+                    .ledger()
+                    .read(lane, self.cursor.next(), 1, 1)
+                    .await
+                    .map(|events| events.first().is_none_or(|event| event.address.seq > tail))
+            }
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match gone {
+            Ok(true) => self.cursor.skip_to(tail),
+            Ok(false) => self.read_after = Some(rooms.clock.now().plus(AGAIN_REST)),
+            Err(error) => {
+                tracing::warn!(%lane, binding = %self.binding.name, %error, "cannot read the lane");
+                self.read_after = Some(rooms.clock.now().plus(DEBT_REST));
             }
         }
     }

@@ -7,7 +7,7 @@ use bellwire_schemas::FinalState;
 use rand::Rng as _;
 
 use super::Runner;
-use super::attempt::{Permits, attempt};
+use super::attempt::{Permits, Right, attempt};
 use super::part::MAX_UNFLUSHED;
 use crate::binding::{Admit, Binding, Target};
 use crate::decide::{Admission, Candidate, admit};
@@ -16,7 +16,7 @@ impl Runner {
     /// Starts as many attempts as there are slots for.
     pub(super) fn launch(&mut self) {
         self.probe_at = None;
-        while self.is_taking() && self.unflushed() < MAX_UNFLUSHED {
+        while self.is_taking() && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED {
             let Some(job) = self.queue.pop() else { break };
             let now = self.scope.rooms.clock.now();
             let candidate = Candidate { matches: true, since: job.since, now };
@@ -34,8 +34,9 @@ impl Runner {
                         face.running.insert(job.address.seq);
                     });
                     let random = self.rng.random();
-                    let rooms = Arc::clone(&self.scope.rooms);
-                    let run = attempt(rooms, Arc::clone(&self.plan), job.clone(), pass, permits, random);
+                    let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
+                    let right = Right { licence: Arc::clone(&self.scope.licence), pass, permits };
+                    let run = attempt(rooms, plan, job.clone(), right, random);
                     let id = self.flights.spawn(run).id();
                     self.aboard.insert(id, job);
                 }

@@ -52,6 +52,7 @@ pub(crate) struct Runner {
     pokes: watch::Receiver<u64>,
     conditions: watch::Receiver<u64>,
     stop: watch::Receiver<Stop>,
+    reopened: watch::Receiver<u64>,
     tail: watch::Receiver<Seq>,
     cursor: Cursor,
     version: u64,
@@ -96,6 +97,7 @@ impl Runner {
             pokes: binding.pokes(),
             conditions: plan.target.changes(),
             stop: scope.stop.clone(),
+            reopened: scope.licence.fence.reopened(),
             tail: scope.rooms.feed.tail(scope.lane),
             cursor: Cursor::resume(&checkpoint),
             version: checkpoint.version,
@@ -179,7 +181,7 @@ impl Runner {
             self.permits = None;
             self.reconsider();
         }
-        if *self.stop.borrow() == Stop::Now && !self.flights.is_empty() {
+        if *self.stop.borrow() >= Stop::Now && !self.flights.is_empty() {
             self.flights.abort_all();
         }
     }
@@ -278,7 +280,7 @@ impl Runner {
     async fn wait(&mut self) -> Woken {
         let wants_events = self.wants_events();
         let sleep = self.sleep();
-        let Self { flights, sent, entering, tail, plans, pokes, conditions, stop, .. } = self;
+        let Self { flights, sent, entering, tail, plans, pokes, conditions, stop, reopened, .. } = self;
         tokio::select! {
             Some(landed) = flights.join_next_with_id() => Woken::Landed(landed),
             answer = async { (&mut sent.as_mut()?.reply).await.ok() }, if sent.is_some() => Woken::Answered(answer),
@@ -288,6 +290,7 @@ impl Runner {
             Ok(()) = plans.changed() => { plans.mark_changed(); Woken::Other }
             Ok(()) = conditions.changed() => Woken::Other,
             Ok(()) = stop.changed() => Woken::Other,
+            Ok(()) = reopened.changed() => Woken::Other,
             () = tokio::time::sleep(sleep) => Woken::Other,
         }
     }

@@ -23,7 +23,7 @@ impl Runner {
             face.running.remove(&job.address.seq);
         });
         match outcome {
-            Outcome::Unread => self.queue.put_back(job),
+            Outcome::Untried => self.queue.put_back(job),
             Outcome::Missing => self.settle_missing(&job),
             Outcome::Called(called) => self.settle_called(job, *called),
         }

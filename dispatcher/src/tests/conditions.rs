@@ -200,6 +200,7 @@ async fn a_lost_lane_is_dropped_and_taken_again() {
     assert_eq!(world.ledger.checkpoint(Lane(1), id).await.unwrap().version, 0, "late results wrote nothing");
     assert_eq!(world.handle().lanes()[0].epoch, None);
     world.ledger.release(Lane(1), epoch).await.unwrap();
+    world.ledger.leave(other).await.unwrap();
     world.settled().await;
     assert_eq!(world.ledger.totals().await.unwrap()[&id].ended[&FinalState::Delivered], 6);
     // Repeated: the two in flight, and the two that started before the first flush was refused.

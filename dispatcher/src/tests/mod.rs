@@ -4,5 +4,6 @@
 mod accounts;
 mod conditions;
 mod operators;
+mod several;
 mod speed;
 mod world;

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::world::{binding, event, function, record};
-use crate::{Configuration, Handle, Rooms};
+use crate::{Configuration, Handle, LeaseOptions, Rooms};
 
 struct Nothing;
 
@@ -69,6 +69,8 @@ async fn measure(name: &str, lanes: u16, filters: &[serde_json::Value], concurre
         invoker: Arc::new(Nothing),
         clock,
         controller: ControllerId(Uuid::new_v4()),
+        name: "test".into(),
+        lease: LeaseOptions::default(),
         live: broadcast::channel(16).0,
         seed: 1,
     });

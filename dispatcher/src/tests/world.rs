@@ -24,7 +24,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::{Configuration, Handle, Rooms};
+use crate::{Configuration, Handle, LeaseOptions, Rooms};
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -144,6 +144,20 @@ pub(super) struct World {
     _ticker: tokio::task::JoinHandle<()>,
 }
 
+/// A controller among others.
+pub(super) struct Peer {
+    pub(super) id: ControllerId,
+    pub(super) feed: Arc<Feed>,
+    pub(super) functions: Arc<Functions>,
+    pub(super) handle: Handle,
+}
+
+impl Peer {
+    pub(super) fn owned(&self) -> usize {
+        self.handle.lanes().iter().filter(|lane| lane.epoch.is_some()).count()
+    }
+}
+
 pub(super) fn binding(function: &str, source: &str) -> BindingSpec {
     BindingSpec {
         name: BindingName::new(format!("{function}:{source}")),
@@ -216,6 +230,8 @@ impl World {
             invoker: Arc::clone(&self.functions) as _,
             clock: self.clock.clone(),
             controller: ControllerId(Uuid::new_v4()),
+            name: "test".into(),
+            lease: LeaseOptions::default(),
             live: self.live.clone(),
             seed: 7,
         }));
@@ -245,6 +261,17 @@ impl World {
     }
 
     pub(super) async fn send(&mut self, source: &str, events: Vec<Event>) -> Vec<Address> {
+        let feed = Arc::clone(&self.feed);
+        self.send_through(&feed, source, events).await
+    }
+
+    /// Sends by the intake of another controller.
+    pub(super) async fn send_through(
+        &mut self,
+        feed: &Feed,
+        source: &str,
+        events: Vec<Event>,
+    ) -> Vec<Address> {
         self.turn += 1;
         let lane = lane_of(None, self.turn, self.ledger.lanes());
         let fresh = |event| NewEvent {
@@ -260,7 +287,7 @@ impl World {
             positions: Vec::new(),
             quarantined: Vec::new(),
         };
-        let appended = self.feed.append(append).await.unwrap();
+        let appended = feed.append(append).await.unwrap();
         let accepted = |item: &Arrival| match item {
             Arrival::Accepted(address) | Arrival::Duplicate(address) => *address,
         };
@@ -270,6 +297,24 @@ impl World {
     pub(super) async fn id(&self, name: &str) -> BindingId {
         let all = self.ledger.bindings().await.unwrap();
         all.iter().find(|b| b.name.as_str() == name).unwrap().id
+    }
+
+    /// Starts one more controller over the same ledger.
+    pub(super) async fn peer(&self, id: u128, functions: Arc<Functions>) -> Peer {
+        let feed = Arc::new(Feed::new(Arc::new(self.ledger.clone()), self.clock.clone()).await.unwrap());
+        let id = ControllerId(Uuid::from_u128(id));
+        let handle = Handle::start(Rooms {
+            feed: Arc::clone(&feed),
+            invoker: Arc::clone(&functions) as _,
+            clock: self.clock.clone(),
+            controller: id,
+            name: format!("peer-{}", id.0.as_u128()),
+            lease: LeaseOptions::default(),
+            live: self.live.clone(),
+            seed: 7,
+        });
+        handle.apply(self.configuration().await).await.unwrap();
+        Peer { id, feed, functions, handle }
     }
 
     /// Waits, in paused time, for a condition; fails after ten minutes of it.
