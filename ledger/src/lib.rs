@@ -19,6 +19,7 @@ pub mod model;
 pub mod postgres;
 pub mod query;
 pub mod sqlite;
+mod start;
 
 pub use append::{
     Append, Appended, Arrival, DedupKey, NewEvent, Position, PositionAdvance, Quarantine, StoredEvent,

@@ -23,6 +23,8 @@ const MIGRATIONS: Steps = &[
     ("append", include_str!("../../../migrations/postgres/0002_append.sql")),
     ("generations", include_str!("../../../migrations/postgres/0003_generations.sql")),
     ("delivery", include_str!("../../../migrations/postgres/0004_delivery.sql")),
+    ("cluster", include_str!("../../../migrations/postgres/0005_cluster.sql")),
+    ("accounts", include_str!("../../../migrations/postgres/0006_accounts.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -35,9 +35,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use postgres_types::Type;
 
+use bellwire_schemas::Lane;
+
 use crate::Error;
 use connect::Connector;
 use fault::misread;
+use lease::Leases;
 use pool::Pool;
 use schema::Schema;
 use url::Target;
@@ -77,6 +80,8 @@ struct Shared {
     connector: Arc<Connector>,
     lanes: u16,
     schema: Schema,
+    /// What this handle owns, and what it has seen there.
+    leases: Leases,
     /// The newest generation that this handle knows of.
     generation: AtomicI32,
     /// Whether it was opened for reading only.
@@ -144,7 +149,8 @@ impl Shared {
         read_only: bool,
     ) -> Self {
         let (generation, full) = (AtomicI32::new(0), AtomicBool::new(false));
-        Self { pool, connector, lanes, schema, generation, read_only, max_bytes, full }
+        let leases = Leases::default();
+        Self { pool, connector, lanes, schema, leases, generation, read_only, max_bytes, full }
     }
 
     /// A statement with `bellwire.` replaced by the schema; cached.
@@ -178,7 +184,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Refuses a lane that does not exist.
+    fn check_lane(&self, lane: Lane) -> Result<(), Error> {
+        if lane.0 == 0 || lane.0 > self.lanes {
+            return Err(Error::NotFound(format!(
+                "lane {lane} does not exist: the ledger has {}",
+                self.lanes
+            )));
+        }
+        Ok(())
+    }
+
     async fn close(&self) {
+        lease::give_back(self).await;
         self.pool.close();
     }
 }

@@ -7,9 +7,10 @@ use bellwire_schemas::{Address, BindingId, FunctionName, Lane, Seq, SourceName, 
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::book::Book;
-use super::codec::{address_of, json, json_at, place_of, places_of, start_at, start_text};
+use super::codec::{address_of, json, json_at, place_of, places_of, start_at};
 use super::fault::Outcome;
 use super::flush::checkpoint;
+use crate::start::StoredStart;
 use crate::{BindingRecord, Error, Pause};
 
 /// Columns of a binding with its newest revision, read by [`record`].
@@ -89,7 +90,7 @@ fn create(book: &mut Book, new: &BindingRecord, now: Timestamp) -> Outcome<()> {
     let source = book.name(new.source.as_str())?;
     book.conn.execute(
         "INSERT INTO binding (name, revision, start, active, uncounted) VALUES (?1, 1, ?2, 1, 0)",
-        (new.name.as_str(), start_text(new.start)?),
+        (new.name.as_str(), json(&StoredStart::from(new.start))?),
     )?;
     let id = BindingId(u32::try_from(book.conn.last_insert_rowid()).map_err(|_| too_many())?);
     write_revision(book, id, 1, source, new, now)?;

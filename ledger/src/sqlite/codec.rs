@@ -5,9 +5,10 @@ use bellwire_schemas::{Address, ErrorInfo, FinalState, Lane, ReplayId, Seq, Time
 use bytes::Bytes;
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use crate::start::StoredStart;
 use crate::{Error, LogOutcome, OwedReason};
 
 /// Bits of a place that hold the seq.
@@ -122,34 +123,9 @@ pub(super) fn bytes_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<
     }
 }
 
-/// A start, with its time in microseconds, which JSON would round to milliseconds.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum StoredStart {
-    Now,
-    Earliest,
-    At(i64),
-    Address(Address),
-}
-
-/// A start as text.
-pub(super) fn start_text(start: Start) -> Result<String, Error> {
-    json(&match start {
-        Start::Now => StoredStart::Now,
-        Start::Earliest => StoredStart::Earliest,
-        Start::At(time) => StoredStart::At(time.micros()),
-        Start::Address(address) => StoredStart::Address(address),
-    })
-}
-
 /// A start out of a column.
 pub(super) fn start_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Start> {
-    Ok(match json_at(row, column)? {
-        StoredStart::Now => Start::Now,
-        StoredStart::Earliest => Start::Earliest,
-        StoredStart::At(micros) => Start::At(Timestamp::from_micros(micros)),
-        StoredStart::Address(address) => Start::Address(address),
-    })
+    Ok(json_at::<StoredStart>(row, column)?.into())
 }
 
 /// A failure as JSON, or nothing.

@@ -1,5 +1,6 @@
 //! The contract, kept by Postgres. Every test has a schema of its own in the server of `BELLWIRE_TEST_POSTGRES`.
 
+mod cluster;
 mod opening;
 
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub(super) fn server() -> String {
 }
 
 // Named one by one while the verbs of the suite are being built.
-crate::conformance::suite!(@ OnServer, cluster: );
+crate::conformance::suite!(@ OnServer, cluster: members_and_owners);
+crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
