@@ -12,6 +12,7 @@ pub mod cluster;
 #[cfg(test)]
 pub mod conformance;
 pub mod contract;
+mod dedup;
 pub mod error;
 pub mod feed;
 pub mod flush;

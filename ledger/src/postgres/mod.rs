@@ -19,6 +19,7 @@ mod keep;
 mod lease;
 mod list;
 mod migrate;
+mod names;
 mod operate;
 mod pool;
 mod retain;
@@ -41,6 +42,7 @@ use crate::Error;
 use connect::Connector;
 use fault::misread;
 use lease::Leases;
+use names::Names;
 use pool::Pool;
 use schema::Schema;
 use url::Target;
@@ -87,6 +89,7 @@ struct Shared {
     /// Whether it was opened for reading only.
     read_only: bool,
     max_bytes: Option<u64>,
+    names: Names,
     /// Whether more than `max_bytes` are in use; refreshed by the maintenance.
     full: AtomicBool,
 }
@@ -150,7 +153,8 @@ impl Shared {
     ) -> Self {
         let (generation, full) = (AtomicI32::new(0), AtomicBool::new(false));
         let leases = Leases::default();
-        Self { pool, connector, lanes, schema, leases, generation, read_only, max_bytes, full }
+        let names = Names::default();
+        Self { pool, connector, lanes, schema, leases, names, generation, read_only, max_bytes, full }
     }
 
     /// A statement with `bellwire.` replaced by the schema; cached.

@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::book::Book;
 use super::codec::{address_of, json, place_of};
-use super::dedup::{Hash, hash};
 use super::fault::Outcome;
 use crate::append::QUARANTINED_BYTES;
 use crate::attributes::attributes;
+use crate::dedup::{Hash, hash};
 use crate::{Append, Appended, Arrival, Error, NewEvent, PositionAdvance, Quarantine, StoredEvent};
 
 /// How many answers are kept for repeated appends; `retain` also drops those older than a day.

@@ -2,31 +2,17 @@
 
 use std::time::Duration;
 
-use bellwire_schemas::{Address, SourceName, Timestamp};
+use bellwire_schemas::{Address, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
-use sha2::{Digest, Sha256};
 
 use super::codec::{address_of, place_of};
 use super::fault::Outcome;
+use crate::dedup::Hash;
 
 /// Entries after which a new group opens: about 15 MB, which stays in the page cache.
 const GROUP_ENTRIES: i64 = 1 << 18;
 /// Age after which a new group opens, so that short windows do not wait for a quarter of a million arrivals: 6 h.
 const GROUP_AGE: Duration = Duration::from_secs(6 * 3_600);
-
-/// 128 bits of SHA-256 over source and value.
-pub(super) type Hash = [u8; 16];
-
-/// The identity of an arrival within its source.
-pub(super) fn hash(source: &SourceName, value: &str) -> Hash {
-    let mut digest = Sha256::new();
-    digest.update((source.as_str().len() as u64).to_be_bytes());
-    digest.update(source.as_str());
-    digest.update(value);
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&digest.finalize()[..16]);
-    hash
-}
 
 #[derive(Clone, Copy)]
 struct Group {
