@@ -5,11 +5,10 @@
 -- asked for what they were. Refusals: BW001 another generation is open, BW010 fenced, BW011 an earlier flush is missing
 -- or this one is not the next, BW012 the binding's account began anew, BW013 beyond the tail, BW020 unknown binding.
 
--- The lock that separates the flushes of a lane from its take-over and from operators. Its class is the number of a table
--- of this ledger, so that two ledgers in one database never meet.
+-- The lock that separates the flushes of a lane from its take-over and from operators.
 create function bellwire.fence(p_lane smallint) returns void language plpgsql volatile as $fn$
 begin
-  perform pg_advisory_xact_lock((('bellwire.checkpoint'::regclass)::oid::bigint - 2147483648)::int, p_lane);
+  perform pg_advisory_xact_lock(bellwire.lock_class('bellwire.checkpoint'), p_lane);
 end $fn$;
 
 -- The fence locks of several lanes, ascending, and the lock of operators among each other: the row that counts changes.
@@ -20,6 +19,7 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'BW000', message = 'the ledger needs READ COMMITTED transactions';
   end if;
+  perform bellwire.commit_safely();
   for v in select distinct l from unnest(p_lanes) l order by l loop
     perform bellwire.fence(v);
   end loop;
@@ -60,7 +60,7 @@ declare
   g int;
 begin
   select l.owner is not null and l.epoch = p_epoch into owned from bellwire.lane l where l.lane = p_lane;
-  select max(gen) into g from bellwire.generation;
+  select max(q.gen) into g from bellwire.generation q;
   execute format(
     'select coalesce((select t.first_seq + t.count - 1 from bellwire.event_batch_%s t where t.lane = $1
        order by t.first_seq desc limit 1), (select s.first_seq - 1 from bellwire.lane_start s where s.gen = $2 and s.lane = $1))',
@@ -272,8 +272,6 @@ end $fn$;
 -- part has of them; `p_ended` five numbers per part: first endings by state. Log rows: `l_parts` the part, `l_ends` ten
 -- numbers per row, where its share of each of the ten arrays that follow ends; an empty share is stored as null.
 create function bellwire.create_flush(g int) returns void language plpgsql volatile as $make$
-declare
-  v text;
 begin
   execute format($f$
 create function bellwire.flush_%1$s(
@@ -309,7 +307,9 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'BW000', message = 'the ledger needs READ COMMITTED transactions';
   end if;
-  if not p_strict then
+  if p_strict then
+    perform bellwire.commit_safely();
+  else
     perform set_config('synchronous_commit', 'off', true);
   end if;
   perform bellwire.fence(p_lane);
@@ -385,13 +385,6 @@ begin
 end $b$ $f$, g);
   execute format(
     'create index if not exists delivery_log_%1$s_by_place on bellwire.delivery_log_%1$s (lane, block, binding, ver)', g);
-  -- Several times cheaper than the default, where the server was built with it.
-  if exists (select 1 from pg_settings s where s.name = 'default_toast_compression' and 'lz4' = any(s.enumvals)) then
-    foreach v in array array['offsets', 'outcomes', 'attempts', 'started', 'ms', 'revisions', 'errors', 'workers', 'versions',
-      'replays'] loop
-      execute format('alter table bellwire.delivery_log_%s alter %I set compression lz4', g, v);
-    end loop;
-  end if;
 end $make$;
 
 -- Which of these flushes are not there, of those that were answered. All that are, and everything committed before
@@ -401,6 +394,7 @@ returns table (lane smallint, binding int, ver bigint) language plpgsql volatile
 declare
   g int;
 begin
+  perform bellwire.commit_safely();
   perform pg_logical_emit_message(true, 'bellwire', 'flushes confirmed');
   for g in select q.gen from bellwire.generation q order by q.gen desc loop
     execute format(

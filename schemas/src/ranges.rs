@@ -71,6 +71,13 @@ impl SeqRanges {
     }
 }
 
+impl FromIterator<(Seq, Seq)> for SeqRanges {
+    /// Reads back what [`SeqRanges::iter`] gave, in its order.
+    fn from_iter<I: IntoIterator<Item = (Seq, Seq)>>(ranges: I) -> Self {
+        Self(ranges.into_iter().map(|(first, last)| (first.0, last.0)).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -99,6 +106,7 @@ mod tests {
             }
             assert_eq!(ranges.count() as usize, set.len());
             assert!(set.iter().all(|s| ranges.contains(Seq(*s))));
+            assert_eq!(ranges.iter().collect::<SeqRanges>(), ranges);
         }
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use super::PostgresLedger;
-use super::{append, ask, bindings, deliver, exceptions, lease, list, operate, retain, totals};
+use super::{append, ask, bindings, deliver, exceptions, flush, lease, list, operate, retain, totals};
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
     DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
@@ -51,7 +51,15 @@ impl Ledger for PostgresLedger {
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<Cluster, Error> {
-        lease::heartbeat(&self.shared, beat).await
+        let cluster = lease::heartbeat(&self.shared, beat).await?;
+        // Not waited for: a sign of life comes in time, whatever there is to send again.
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            if let Err(error) = flush::confirm(&shared).await {
+                tracing::debug!(%error, "cannot confirm flushes, trying again with the next heartbeat");
+            }
+        });
+        Ok(cluster)
     }
 
     async fn leave(&self, controller: ControllerId) -> Result<(), Error> {
@@ -96,11 +104,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn checkpoint(&self, lane: Lane, binding: BindingId) -> Result<Checkpoint, Error> {
-        deliver::checkpoint(&self.shared, lane, binding).await
+        flush::checkpoint(&self.shared, lane, binding).await
     }
 
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error> {
-        deliver::flush(&self.shared, flush).await
+        flush::flush(&self.shared, flush).await
     }
 
     async fn due(

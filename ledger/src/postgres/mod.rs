@@ -15,6 +15,7 @@ mod connect;
 mod deliver;
 mod exceptions;
 mod fault;
+mod flush;
 mod keep;
 mod lease;
 mod list;
@@ -41,6 +42,7 @@ use bellwire_schemas::Lane;
 use crate::Error;
 use connect::Connector;
 use fault::misread;
+use flush::Deliveries;
 use lease::Leases;
 use names::Names;
 use pool::Pool;
@@ -78,6 +80,10 @@ pub struct PostgresLedger {
 struct Shared {
     /// For questions and rare writes.
     pool: Pool,
+    /// For flushes, so that they never wait for questions.
+    flushes: Pool,
+    /// Flushes that may not be durable yet, and where they left the bindings.
+    deliveries: Deliveries,
     /// For whoever needs a connection of its own.
     connector: Arc<Connector>,
     lanes: u16,
@@ -154,7 +160,21 @@ impl Shared {
         let (generation, full) = (AtomicI32::new(0), AtomicBool::new(false));
         let leases = Leases::default();
         let names = Names::default();
-        Self { pool, connector, lanes, schema, leases, names, generation, read_only, max_bytes, full }
+        let (flushes, deliveries) = (Pool::later(connector.clone()), Deliveries::default());
+        Self {
+            pool,
+            flushes,
+            deliveries,
+            connector,
+            lanes,
+            schema,
+            leases,
+            names,
+            generation,
+            read_only,
+            max_bytes,
+            full,
+        }
     }
 
     /// A statement with `bellwire.` replaced by the schema; cached.
@@ -201,6 +221,7 @@ impl Shared {
 
     async fn close(&self) {
         lease::give_back(self).await;
+        self.flushes.close();
         self.pool.close();
     }
 }

@@ -37,6 +37,11 @@ impl Pool {
         Ok(Self { connector, idle, turns })
     }
 
+    /// Connects when it is first asked.
+    pub fn later(connector: Arc<Connector>) -> Self {
+        Self { connector, idle: Mutex::default(), turns: Semaphore::new(CONNECTIONS) }
+    }
+
     /// Runs one statement, which is its own transaction, once. For whoever minds the code of a refusal.
     ///
     /// # Errors
