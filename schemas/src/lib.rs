@@ -10,6 +10,7 @@ pub mod crash;
 pub mod delivery;
 pub mod event;
 pub mod ids;
+mod ledger_url;
 pub mod live;
 pub mod ranges;
 pub mod selector;
@@ -25,6 +26,7 @@ pub use event::Event;
 pub use ids::{
     Address, BindingId, BindingName, ControllerId, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName,
 };
+pub use ledger_url::LedgerUrl;
 pub use ranges::SeqRanges;
 pub use units::{ByteSize, Span};
 pub use verdict::Verdict;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, BindingName, ByteSize, FunctionName, RetryPolicy, SourceName, Timestamp};
+use crate::{Address, BindingName, ByteSize, FunctionName, LedgerUrl, RetryPolicy, SourceName, Timestamp};
 
 /// A value that came from a reference, or must not be shown: prints as `***` everywhere.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -372,7 +372,7 @@ pub enum Start {
 /// How this process runs: the controller part of the file.
 #[derive(Clone, Debug)]
 pub struct ControllerSpec {
-    /// Where the ledger is: `sqlite:<path>`.
+    /// Where the ledger is.
     pub ledger: LedgerSpec,
     /// Address of the ingress door.
     pub ingress: String,
@@ -397,8 +397,8 @@ pub struct ControllerSpec {
 /// The ledger's settings.
 #[derive(Clone, Debug)]
 pub struct LedgerSpec {
-    /// `sqlite:<path>`; paths are absolute after loading.
-    pub url: String,
+    /// `sqlite:<path>` or `postgres://…`; paths are absolute after loading.
+    pub url: LedgerUrl,
     /// How long events are kept after nobody owes them.
     pub retention: Duration,
     /// Size at which sources pause.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::lower::ledger::{POSTGRES_LANES, is_postgres};
 use crate::schema::Shape;
 use crate::tree::{Entry, Kind, Node};
 
@@ -84,6 +85,17 @@ pub(crate) fn fill(root: &mut Node, shape: &Shape) {
         functions.iter_mut().for_each(|f| fill_by_target(&mut f.value));
     }
     node(root, &shape.schema, shape);
+    if let Some(ledger) = root.get_mut("ledger") {
+        fill_by_url(ledger);
+    }
+}
+
+/// The default that depends on where the ledger is.
+fn fill_by_url(ledger: &mut Node) {
+    let url = ledger.get("url").and_then(Node::scalar).and_then(|s| s.value.as_str().map(str::to_owned));
+    let lanes = if url.is_some_and(|url| is_postgres(&url)) { POSTGRES_LANES } else { 1 };
+    let at = ledger.at;
+    add(ledger, &Entry { key: "lanes".into(), at, value: Node::made(&Value::from(lanes), at) });
 }
 
 /// The defaults that depend on what a function is.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::lower::ledger::without_password;
 use crate::reference::references_only;
 use crate::tree::{Kind, Node, Scalar};
 use crate::yaml::core_value;
@@ -72,6 +73,9 @@ fn shown_json(node: &Node) -> Value {
 }
 
 fn text(scalar: &Scalar) -> String {
+    if let Some(blotted) = without_password(&scalar.raw) {
+        return quoted(&blotted);
+    }
     match (&scalar.value, scalar.hidden, scalar.reference) {
         (_, true, false) => quoted("***"),
         (_, true, true) => quoted(&references_only(&scalar.raw)),

@@ -127,7 +127,7 @@ fn later(out: &mut String) {
     }
     out.push_str(
         "\nSo are `batch` above 1, `ordering: key`, `exhausted: block-key`, `via` with the name of a source, \
-         `isolation: required`, certificates under `tls`, `input` as JSONata, and a ledger in Postgres.\n",
+         `isolation: required`, certificates under `tls`, and `input` as JSONata.\n",
     );
 }
 

@@ -75,10 +75,18 @@ impl Blot {
         match self {
             Self::Whole => (0, value.len()),
             Self::Default => find(',').map_or((0, 0), |comma| (comma + 1, value.len())),
-            Self::Password => match (value.windows(3).position(|w| w == [':', '/', '/']), find('@')) {
-                (Some(scheme), Some(end)) if scheme + 3 < end => (scheme + 3, end),
-                _ => (0, 0),
-            },
+            Self::Password => {
+                let scheme = value.windows(3).position(|w| w == [':', '/', '/']);
+                let end = value.iter().rposition(|v| *v == '@');
+                match (scheme, end) {
+                    // A password may also stand among the parameters.
+                    _ if value.windows(9).any(|w| w.iter().collect::<String>() == "password=") => {
+                        (0, value.len())
+                    }
+                    (Some(scheme), Some(end)) if scheme + 3 < end => (scheme + 3, end),
+                    _ => (0, 0),
+                }
+            }
         }
     }
 }

@@ -1,16 +1,17 @@
-//! The controller part: ledger, doors, limits, tokens.
+//! The controller part: doors, limits, tokens; the ledger in `ledger.rs`.
 
-use bellwire_schemas::service::{ControllerSpec, LedgerSpec, Role, Secret, TokenSpec};
+use bellwire_schemas::service::{ControllerSpec, Role, Secret, TokenSpec};
 
 use crate::context::Context;
-use crate::diagnostic::{Code, shown};
-use crate::shape::{File, Ledger, Level, Logs, RoleWord};
-use crate::source_text::Blot;
+use crate::diagnostic::Code;
+use crate::shape::{File, Level, Logs, RoleWord};
 use crate::tree::At;
+
+use super::ledger;
 
 /// Lowers the controller part.
 pub(super) fn lower(file: &File, top: &At<'_>, cx: &mut Context<'_>) -> ControllerSpec {
-    let ledger = ledger(&file.ledger, &top.key("ledger"), cx);
+    let ledger = ledger::lower(&file.ledger, &top.key("ledger"), cx);
     doors(file, top, cx);
     if file.limits.event_size > file.limits.memory {
         let at = top.key("limits").key("event_size");
@@ -43,55 +44,6 @@ pub(super) fn lower(file: &File, top: &At<'_>, cx: &mut Context<'_>) -> Controll
         logs_json: file.telemetry.logs == Logs::Json,
         log_level: Level::word(file.telemetry.level).to_owned(),
     }
-}
-
-fn ledger(ledger: &Ledger, at: &At<'_>, cx: &mut Context<'_>) -> LedgerSpec {
-    let url_at = at.key("url");
-    let within = if url_at.node.at == at.node.at { &at.within } else { &url_at.within };
-    let mut refuse = |code: Code, message: String, help: &str| {
-        // Such a URL may hold a password.
-        cx.text.blot(url_at.node.at, Blot::Password);
-        cx.error(code, url_at.node.at, within, message).help = Some(help.to_owned());
-    };
-    let mut url = String::new();
-    let text = ledger.url.0.as_str();
-    match text.strip_prefix("sqlite:") {
-        Some(path)
-            if path.is_empty() || path.starts_with(':') || path.starts_with("//") || path.contains('?') =>
-        {
-            refuse(
-                Code::BadValue,
-                format!("`{}` names no file", shown(text)),
-                "write `sqlite:` and a path, such as `sqlite:.bellwire/ledger.db`",
-            );
-        }
-        Some(path) => url = format!("sqlite:{}", absolute(path, cx)),
-        None if text.starts_with("postgres:") || text.starts_with("postgresql:") => {
-            refuse(
-                Code::NotSupportedYet,
-                "a ledger in Postgres is not supported yet".into(),
-                "the ledger of this release is a file: `sqlite:.bellwire/ledger.db`",
-            );
-        }
-        None => refuse(
-            Code::BadValue,
-            "this is no ledger".into(),
-            "write `sqlite:` and a path, such as `sqlite:.bellwire/ledger.db`",
-        ),
-    }
-    if ledger.lanes != 1 {
-        let at = at.key("lanes");
-        cx.error(Code::BadValue, at.node.at, &at.within, "a ledger in SQLite has one lane".into());
-    }
-    if ledger.retention.0.is_zero() {
-        let at = at.key("retention");
-        cx.error(Code::BadValue, at.node.at, &at.within, "`retention` is more than 0s".into());
-    }
-    LedgerSpec { url, retention: ledger.retention.0, max_size: Some(ledger.max_size), lanes: ledger.lanes }
-}
-
-fn absolute(path: &str, cx: &Context<'_>) -> String {
-    cx.resolve(path).display().to_string()
 }
 
 /// Whether an address can only be reached from this machine.

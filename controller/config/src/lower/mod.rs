@@ -6,6 +6,7 @@ mod command;
 mod controller;
 mod functions;
 mod handler;
+pub(crate) mod ledger;
 mod objects;
 mod sources;
 

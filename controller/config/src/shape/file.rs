@@ -62,7 +62,8 @@ pub(crate) struct Defaults {
 /// Settings of the ledger.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Ledger {
-    /// `sqlite:` and a path.
+    /// `sqlite:` and a path, or `postgres://user@host/database`, which several controllers may share. Parameters of the
+    /// latter: `schema` (default `bellwire`), `sslmode`, `sslrootcert`. Outside `dev`, a password is a reference.
     pub url: Text,
     /// How long events are kept after nobody owes them.
     #[schemars(with = "Duration", extend("default" = "7d"))]
@@ -70,9 +71,10 @@ pub(crate) struct Ledger {
     /// Size at which sources pause; nothing is dropped.
     #[schemars(with = "Size", extend("default" = "20GB"))]
     pub max_size: ByteSize,
-    /// Number of lanes, fixed when the ledger is created; SQLite has one.
-    #[schemars(range(min = 1, max = 1024), extend("default" = 1))]
-    pub lanes: u16,
+    /// Number of lanes, fixed when the ledger is created: 8 in Postgres, always 1 in SQLite. Controllers share them out,
+    /// so there should be several for each.
+    #[schemars(range(min = 1, max = 1024))]
+    pub lanes: Option<u16>,
 }
 
 fn ledger(g: &mut SchemaGenerator) -> Schema {

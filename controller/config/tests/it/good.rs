@@ -39,7 +39,7 @@ fn hello_is_three_sources_and_three_bindings() {
         (Duration::from_secs(30), ByteSize(1 << 30), 10)
     );
     assert_eq!(greet.format, Format::Lambda);
-    assert_eq!(loaded.controller.ledger.url, "sqlite:/srv/app/.bellwire/ledger.db");
+    assert_eq!(loaded.controller.ledger.url.expose(), "sqlite:/srv/app/.bellwire/ledger.db");
     assert_eq!(loaded.controller.ingress, "127.0.0.1:7070");
     assert!(loaded.warnings.is_empty());
 }
@@ -137,7 +137,7 @@ fn every_key_arrives() {
     assert_eq!(tick.input, Some(json!({ "why": ["new", "year"], "deep": { "at": null } })));
 
     let controller = &loaded.controller;
-    assert_eq!(controller.ledger.url, "sqlite:/srv/app/data/ledger.db");
+    assert_eq!(controller.ledger.url.expose(), "sqlite:/srv/app/data/ledger.db");
     assert_eq!(
         (controller.ledger.retention, controller.ledger.max_size),
         (Duration::from_secs(14 * 86_400), Some(ByteSize(5 << 30)))
@@ -189,4 +189,29 @@ fn what_is_wrong_can_be_read_by_machines() {
         }])
     );
     assert!(report.render(true).contains("\u{1b}[1;31merror\u{1b}[0m"));
+}
+
+#[test]
+fn a_ledger_in_postgres_takes_its_password_by_reference_and_never_shows_it() {
+    let world = World::usual().var("DB_PASSWORD", "s3cret-word");
+    for (url, full) in [
+        ("\"${env:LEDGER_URL}\"", "postgres://bellwire:pw@db/bellwire"),
+        ("postgres:///bellwire?host=/run/postgresql", "postgres:///bellwire?host=/run/postgresql"),
+        (
+            "\"postgres://bell:${env:DB_PASSWORD}@db/bell?schema=other&sslmode=verify-full&sslrootcert=ca.pem\"",
+            "postgres://bell:s3cret-word@db/bell?schema=other&sslmode=verify-full&sslrootcert=/srv/app/ca.pem",
+        ),
+    ] {
+        let loaded = world.parse(&format!("service: a\nledger: {url}\n"), Mode::Run).unwrap();
+        let ledger = &loaded.controller.ledger;
+        assert_eq!((ledger.url.expose(), ledger.lanes), (full, 8));
+        let said = format!("{}{:?}{}", bellwire_config::expand(&loaded), ledger, ledger.url);
+        assert!(!said.contains("s3cret-word") && !said.contains(":pw@"), "{said}");
+        assert!(bellwire_config::expand(&loaded).contains("lanes: 8"));
+    }
+    let literal = "service: a\nledger: postgres://bell:s3cret-word@db/bell\n";
+    let loaded = world.parse(literal, Mode::Dev).unwrap();
+    let said = format!("{}{}", bellwire_config::expand(&loaded), loaded.render_warnings(false));
+    assert!(!said.contains("s3cret-word"), "{said}");
+    assert!(said.contains("the password is written into the file"));
 }
