@@ -203,7 +203,8 @@ impl Appender {
                 self.sources(items, |source| self.meter.failing(source, error.to_string(), now));
             }
             let text = error.to_string();
-            if pause == FIRST_PAUSE {
+            // Of several controllers that read one source, all but one are told so every time.
+            if pause == FIRST_PAUSE && !matches!(error, Error::PositionConflict { .. }) {
                 tracing::warn!(error = %text, events = items.len(), "the ledger does not take an append");
             }
             match error {

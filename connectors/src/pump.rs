@@ -94,7 +94,7 @@ async fn step(
             Ok(())
         }
         Err(CommitError::Conflict(why)) => {
-            tracing::info!(%source, %why, "another intake got ahead");
+            tracing::debug!(%source, %why, "another intake got ahead");
             connector.release(receipt, Release::Conflict).await;
             Ok(())
         }

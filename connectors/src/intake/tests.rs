@@ -24,8 +24,11 @@ struct Rig {
 }
 
 async fn rig(limits: Limits, sources: Vec<SourceSpec>) -> Rig {
-    let ledger = ModelLedger::new(4);
-    let clock = Clock::manual(START);
+    rig_over(ModelLedger::new(4), Clock::manual(START), limits, sources).await
+}
+
+/// The intake of one of several controllers.
+async fn rig_over(ledger: ModelLedger, clock: Clock, limits: Limits, sources: Vec<SourceSpec>) -> Rig {
     let (sender, live) = broadcast::channel(10_000);
     let feed = Feed::new(Arc::new(ledger.clone()), clock.clone()).await.unwrap();
     let intake = Arc::new(Intake::new(Arc::new(feed), sender, clock.clone(), limits));

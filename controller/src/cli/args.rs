@@ -38,7 +38,7 @@ pub struct Global {
     /// The controller's admin door [default: BELLWIRE_URL, else .bellwire/ of a parent folder, else 127.0.0.1:7071].
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub url: Option<String>,
-    /// Read a ledger without its controller: sqlite:<path>, for commands that only read what is stored.
+    /// Read a ledger without its controller: sqlite:<path> or postgres://…, for commands that only read what is stored.
     #[arg(
         long,
         global = true,

@@ -1,20 +1,18 @@
 //! The only wiring: reads top to bottom as the flow. Ledger, feed, workers, dispatcher, intake, doors.
 
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bellwire_config::Mode;
 use bellwire_connectors::{Intake, Limits};
 use bellwire_dispatcher::{Configuration, Handle, LeaseOptions, Rooms};
-use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{BindingRecord, Feed};
 use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{
-    BindingSpec, ControllerSpec, FunctionSpec, LedgerSpec, Role, Secret, Service, TokenSpec,
+    BindingSpec, ControllerSpec, FunctionSpec, Role, Secret, Service, TokenSpec,
 };
 use bellwire_schemas::{BindingId, Clock};
 use bellwire_workers::{Workers, WorkersConfig};
@@ -25,15 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::app::{App, Declared, Shared};
 use super::auth::{Tokens, new_token};
 use super::identity::{self, Identity};
+use super::ledgers::{self, Failed};
 use super::metrics::Observed;
 use super::state_file::{self, ControllerFile};
 use super::{admin, doors, ingress};
 
 /// Facts kept for slow readers of the live stream; a reader further behind is told how many it missed.
 const LIVE_BUFFER: usize = 8_192;
-
-/// The future of [`SqliteLedger::failed`].
-pub type Failed = Pin<Box<dyn Future<Output = String> + Send>>;
 
 /// A controller with its doors open.
 pub struct Running {
@@ -66,8 +62,7 @@ pub async fn assemble(
     let identity = identity::claim(&folder)?;
     let token = admit_local_token(&mut settings, &folder);
     let (live, _) = broadcast::channel(LIVE_BUFFER);
-    let ledger = open_ledger(&settings.ledger).await?;
-    let failed = Box::pin(ledger.failed());
+    let (ledger, failed) = ledgers::open(&settings.ledger).await?;
     let feed = Arc::new(Feed::new(ledger, clock.clone()).await.context("read the ledger")?);
     let workers = Arc::new(Workers::new(WorkersConfig {
         launcher: std::env::current_exe().ok(),
@@ -145,49 +140,6 @@ pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
         })
         .await?;
     app.intake.apply(sources).await.map_err(|error| anyhow::anyhow!("{error}")).context("open the sources")
-}
-
-/// Opens the ledger that the settings name.
-///
-/// # Errors
-/// When it is locked, newer than this program, or no ledger.
-async fn open_ledger(spec: &LedgerSpec) -> anyhow::Result<Arc<SqliteLedger>> {
-    let path = sqlite_path(spec)?;
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("make the folder {}", parent.display()))?;
-    }
-    let options = SqliteOptions { lanes: spec.lanes, max_bytes: spec.max_size.map(|size| size.0) };
-    let opened = tokio::task::spawn_blocking(move || SqliteLedger::open(&path, options)).await?;
-    Ok(Arc::new(opened?))
-}
-
-/// The file of a `sqlite:` URL.
-///
-/// # Errors
-/// When it is another kind of URL.
-pub fn sqlite_path(spec: &LedgerSpec) -> anyhow::Result<PathBuf> {
-    match spec.url.strip_prefix("sqlite:") {
-        Some(path) => Ok(PathBuf::from(path)),
-        None => bail!("the ledger `{}` is not supported yet: write sqlite:<path>", spec.url),
-    }
-}
-
-/// Removes a SQLite ledger with its companions.
-///
-/// # Errors
-/// When a file cannot be removed.
-pub fn reset_ledger(spec: &LedgerSpec) -> anyhow::Result<()> {
-    let path = sqlite_path(spec)?;
-    for end in ["", "-wal", "-shm"] {
-        let file = PathBuf::from(format!("{}{end}", path.display()));
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", file.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Where workers keep what they need: never shared by two controllers, each clears its own when it starts.

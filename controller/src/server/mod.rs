@@ -10,6 +10,7 @@ mod auth;
 mod doors;
 mod identity;
 mod ingress;
+pub mod ledgers;
 mod metrics;
 mod options;
 pub mod post_mortem;
@@ -33,10 +34,9 @@ use bellwire_schemas::service::ControllerSpec;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
-pub use assemble::sqlite_path;
 pub use options::ServeOptions;
 
-use assemble::{Running, assemble, reset_ledger};
+use assemble::{Running, assemble};
 use reload::Reloader;
 use screen::Screen;
 
@@ -60,8 +60,11 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
     eprint!("{}", loaded.render_warnings(options.color));
     let base = options.files.first().map_or_else(|| PathBuf::from("."), |file| parent(file));
     let folder = state_file::folder(&base)?;
-    if options.reset {
-        reset_ledger(&settings.ledger)?;
+    if options.reset
+        && let Err(error) = ledgers::reset(&settings.ledger.url)
+    {
+        eprintln!("error: {error:#}");
+        return Ok(ExitCode::from(if settings.ledger.url.is_postgres() { 2 } else { 1 }));
     }
     let mut screen = Screen::new(&options);
     let running = match assemble(&loaded.services, settings, options.mode, folder, Clock::system()).await {
@@ -154,5 +157,8 @@ fn refuse(error: anyhow::Error) -> anyhow::Result<ExitCode> {
         _ => return Err(error),
     };
     eprintln!("error: {error:#}");
+    if code == 3 {
+        eprintln!("  help: start it, or mend `ledger` in the file, and start again; nothing was lost");
+    }
     Ok(ExitCode::from(code))
 }

@@ -1,16 +1,14 @@
 //! `--ledger`: the reading part of `/v1` over a ledger whose controller is gone, or is not asked.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use bellwire_ledger::sqlite::SqliteLedger;
-use bellwire_schemas::Span;
-use bellwire_schemas::service::{LedgerSpec, Role, Secret, TokenSpec};
+use bellwire_schemas::service::{Role, Secret, TokenSpec};
+use bellwire_schemas::{LedgerUrl, Span};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Tokens, new_token};
 use super::reads::Reads;
-use super::{admin, doors, sqlite_path};
+use super::{admin, doors, ledgers};
 
 /// Retention is a setting of the controller, which is not here: the documented default stands in.
 const RETENTION: &str = "7d";
@@ -19,13 +17,10 @@ const RETENTION: &str = "7d";
 /// base URL and the token.
 ///
 /// # Errors
-/// When the URL names no ledger, or the file cannot be read.
+/// When the URL names no ledger, or it cannot be read.
 pub async fn open(url: &str) -> anyhow::Result<(String, String)> {
     let retention = RETENTION.parse::<Span>().map_err(anyhow::Error::msg)?.0;
-    let spec = LedgerSpec { url: url.into(), retention, max_size: None, lanes: 1 };
-    let path = sqlite_path(&spec)?;
-    anyhow::ensure!(Path::new(&path).is_file(), "there is no ledger at {}", path.display());
-    let ledger = tokio::task::spawn_blocking(move || SqliteLedger::open_read_only(&path)).await??;
+    let ledger = ledgers::open_read_only(&LedgerUrl::new(url)).await?;
     let token = new_token();
     let tokens = Tokens::new(&[TokenSpec {
         name: "post-mortem".into(),
@@ -33,7 +28,7 @@ pub async fn open(url: &str) -> anyhow::Result<(String, String)> {
         secret: Secret::new(token.clone()),
     }]);
     let (listener, address) = doors::bind("127.0.0.1:0", "admin").await?;
-    let router = admin::reading_router(Reads::post_mortem(Arc::new(ledger), retention), Arc::new(tokens));
+    let router = admin::reading_router(Reads::post_mortem(ledger, retention), Arc::new(tokens));
     tokio::spawn(doors::serve(listener, router, CancellationToken::new()));
     Ok((format!("http://{address}"), token))
 }

@@ -1,5 +1,7 @@
 //! Pull connectors through the shared loop.
 
+use bellwire_schemas::Timestamp;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -63,6 +65,49 @@ async fn a_pull_connector_that_breaks_down_is_noted_and_made_anew() {
     assert_eq!(rig.intake.status()[0].state, "ok");
     stop.cancel();
     task.await.unwrap();
+}
+
+/// Three controllers tick the same schedules; whoever is first appends, and the others go on without a word.
+#[tokio::test(start_paused = true)]
+async fn every_tick_comes_once_however_many_controllers_there_are() {
+    let tick = |name: &str, jitter: Duration| {
+        let mut spec = schedule("* * * * * *", Missed::All);
+        spec.jitter = jitter;
+        source(name, SourceKind::Schedule(spec))
+    };
+    let sources = vec![tick("schedule.plain", Duration::ZERO), tick("schedule.late", Duration::from_secs(3))];
+    let (ledger, clock) = (ModelLedger::new(4), Clock::manual(START));
+    let mut rigs = Vec::new();
+    for _ in 0..3 {
+        rigs.push(rig_over(ledger.clone(), clock.clone(), Limits::default(), sources.clone()).await);
+    }
+    let seconds = 120;
+    for n in 0..seconds * 20 {
+        clock.advance(Duration::from_millis(50));
+        if n == 600 {
+            // One of them ends in the middle.
+            rigs.remove(0).intake.shutdown(Duration::from_secs(1)).await;
+        }
+        if n % 300 == 0 {
+            ledger.commit_then_fail_append(Error::Unavailable("cut".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(
+            rigs.iter()
+                .flat_map(|rig| rig.intake.status())
+                .all(|report| report.reason.is_none() || n % 300 < 60)
+        );
+    }
+    for name in ["schedule.plain", "schedule.late"] {
+        let query = EventQuery { limit: 1_000, ascending: true, ..EventQuery::default() };
+        let events = ledger.events(&query).await.unwrap().items;
+        let of = events.iter().filter(|e| e.source.as_str() == name);
+        let mut times: Vec<_> = of.map(|e| Timestamp::parse(&e.event.time).unwrap()).collect();
+        times.sort();
+        assert!(times.len() + 4 >= seconds, "{name}: {} of {seconds}", times.len());
+        let ticks = (1..).map(|n| START.plus(Duration::from_secs(n)));
+        assert!(ticks.zip(&times).all(|(tick, time)| tick == *time), "{name}: {times:?}");
+    }
 }
 
 /// A connector that panics at once.

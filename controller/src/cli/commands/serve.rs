@@ -5,13 +5,12 @@ use std::process::ExitCode;
 
 use bellwire_config::{Mode, SystemEnv};
 use bellwire_ledger::Error as LedgerError;
-use bellwire_ledger::sqlite::{migrate as migrate_ledger, schema_status};
 use clap::Args;
 use serde_json::json;
 
 use crate::cli::Context;
 use crate::cli::exit::{Answer, Exit, Failure};
-use crate::server::{ServeOptions, serve, sqlite_path};
+use crate::server::{ServeOptions, ledgers, serve};
 
 /// Flags of `dev`.
 #[derive(Args, Debug)]
@@ -105,13 +104,17 @@ pub fn run(context: &Context, args: RunArgs) -> Result<ExitCode, Failure> {
 fn start(options: ServeOptions) -> Result<ExitCode, Failure> {
     // Fails only when a provider is installed already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Exit::Internal, format!("start the runtime: {e}")))?;
+    let runtime = runtime()?;
     let served = runtime.block_on(serve(options));
     runtime.shutdown_background();
     served.map_err(|error| Failure::new(Exit::No, format!("{error:#}")))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Internal, format!("start the runtime: {e}")))
 }
 
 /// Runs `migrate`.
@@ -124,19 +127,21 @@ pub fn migrate(context: &Context, args: &MigrateArgs) -> Answer {
             return Err(Failure::new(Exit::No, text.trim_end().trim_start_matches("error: ")));
         }
     };
-    let path = sqlite_path(&loaded.controller.ledger).map_err(|e| Failure::usage(format!("{e:#}")))?;
+    let url = &loaded.controller.ledger.url;
+    let runtime = runtime()?;
     if !args.status {
-        migrate_ledger(&path).map_err(of_ledger)?;
+        runtime.block_on(ledgers::migrate(url)).map_err(of_ledger)?;
     }
-    let status = schema_status(&path).map_err(of_ledger)?;
+    let status = runtime.block_on(ledgers::schema_status(url)).map_err(of_ledger)?;
+    let shown = url.sqlite_path().map_or_else(|| url.to_string(), str::to_owned);
     let current = status.current == status.newest;
     if out.json {
-        out.value(&json!({"ledger": path, "current": status.current, "newest": status.newest}))?;
+        out.value(&json!({"ledger": shown, "current": status.current, "newest": status.newest}))?;
     } else {
         let steps = format!("{} of {} steps", status.current, status.newest);
         out.line(format!(
             "{}: {steps}{}",
-            path.display(),
+            shown,
             if current { ", nothing to do" } else { ": run `bellwire migrate`" }
         ))?;
     }

@@ -45,7 +45,7 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
         started_at: app.started_at,
         listen: app.listen.clone(),
         ledger: LedgerStatus {
-            url: app.settings.ledger.url.clone(),
+            url: app.settings.ledger.url.to_string(),
             size_bytes: app.ledger().size_bytes().await?,
             max_size_bytes: app.settings.ledger.max_size.map(|size| size.0),
             retention_ms: u64::try_from(app.settings.ledger.retention.as_millis()).unwrap_or(u64::MAX),
