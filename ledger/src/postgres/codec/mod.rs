@@ -6,6 +6,7 @@
 
 mod batch;
 mod columns;
+mod row;
 mod sig;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use postgres_types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 pub(super) use batch::{BATCH, Batch, RawEvent};
 pub(super) use columns::{Columns, Item, texts};
+pub(super) use row::event_of;
 pub(super) use sig::{hashes, sig};
 
 /// What conversions answer with, as the driver wants it.
