@@ -21,15 +21,12 @@ begin
 end $fn$;
 
 -- A sign of life. Answers the cluster of one moment; of the rows that the caller has read last in each of its lanes those
--- lanes where they are gone (a server took over that lacked them); and which of the flushes that it has written
--- asynchronously are not there; the others are on disk then. Its own row is all that it waits for.
+-- lanes where they are gone (a server took over that lacked them). Its own row is all that it waits for.
 create function bellwire.heartbeat(
   p_id uuid, p_name text, p_version text, p_ttl_ms bigint, p_leaving boolean,
   p_seen_lanes smallint[], p_seen_gens int[], p_seen_firsts bigint[], p_seen_appends uuid[],
-  p_lanes smallint[], p_bindings int[], p_vers bigint[],
   out o_ids uuid[], out o_names text[], out o_versions text[], out o_since timestamptz[], out o_leaving boolean[],
-  out o_epochs bigint[], out o_owners uuid[], out o_changes bigint, out o_rewound smallint[],
-  out o_missing_lanes smallint[], out o_missing_bindings int[], out o_missing_vers bigint[])
+  out o_epochs bigint[], out o_owners uuid[], out o_changes bigint, out o_rewound smallint[])
 language plpgsql volatile as $fn$
 begin
   perform bellwire.check_isolation();
@@ -57,11 +54,6 @@ begin
         and not exists (select from bellwire.event_batch b
           where b.gen = s.gen and b.lane = s.lane and b.first_seq = s.first and b.append_id = s.append))
   into o_ids, o_names, o_versions, o_since, o_leaving, o_epochs, o_owners, o_changes, o_rewound;
-  if cardinality(p_lanes) > 0 then
-    select array_agg(c.lane), array_agg(c.binding), array_agg(c.ver)
-      into o_missing_lanes, o_missing_bindings, o_missing_vers
-      from bellwire.confirm(p_lanes, p_bindings, p_vers) c;
-  end if;
 end $fn$;
 
 -- Takes a lane: the first of two calls, which fences its owner of before. Answers the new epoch, or null while another

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use bellwire_schemas::{ControllerId, Epoch, Lane, Seq, Timestamp};
 use postgres_types::Type;
@@ -75,9 +76,9 @@ pub(super) async fn heartbeat(shared: &Shared, beat: &Heartbeat) -> Result<Clust
     let firsts: Vec<i64> =
         seen.iter().map(|(_, seen)| i64::try_from(seen.first.0).unwrap_or(i64::MAX)).collect();
     let appends: Vec<Uuid> = seen.iter().map(|(_, seen)| seen.append).collect();
-    let ttl = i64::try_from(beat.ttl.as_millis()).unwrap_or(i64::MAX);
+    let ttl = milliseconds(beat.ttl);
     let (name, version) = (escape(&beat.name), escape(&beat.version));
-    let params: [Param<'_>; 12] = [
+    let params: [Param<'_>; 9] = [
         (&beat.controller.0, Type::UUID),
         (&name, Type::TEXT),
         (&version, Type::TEXT),
@@ -87,12 +88,8 @@ pub(super) async fn heartbeat(shared: &Shared, beat: &Heartbeat) -> Result<Clust
         (&generations, Type::INT4_ARRAY),
         (&firsts, Type::INT8_ARRAY),
         (&appends, Type::UUID_ARRAY),
-        (&Vec::<i16>::new(), Type::INT2_ARRAY),
-        (&Vec::<i32>::new(), Type::INT4_ARRAY),
-        (&Vec::<i64>::new(), Type::INT8_ARRAY),
     ];
-    let sql =
-        shared.sql("select * from bellwire.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
+    let sql = shared.sql("select * from bellwire.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9)");
     let rows = beat_once(shared, &sql, &params, beat).await?;
     cluster_of(&rows)
 }
@@ -174,7 +171,7 @@ pub(super) async fn acquire(
 ) -> Result<Option<Epoch>, Error> {
     shared.check_writable()?;
     shared.check_lane(lane)?;
-    let ttl = i64::try_from(FIRST_LEASE.as_millis()).unwrap_or(i64::MAX);
+    let ttl = milliseconds(FIRST_LEASE);
     let sql = shared.sql("select bellwire.take_lane($1, $2, $3)");
     let lane_number = number(lane);
     let params: [Param<'_>; 3] =
@@ -220,6 +217,11 @@ pub(super) async fn give_back(shared: &Shared) {
         }
     }
     drop(shared.leases.take());
+}
+
+/// A lease's length, at most a day, which an interval of the database holds.
+fn milliseconds(ttl: Duration) -> i64 {
+    ttl.as_millis().min(86_400_000) as i64
 }
 
 /// The number of a lane in the tables.
