@@ -174,12 +174,13 @@ begin
       update bellwire.dedup d
         set lane = p_lanes[u.lane], seq = o_first[u.lane] + u.n, until = u.until
         from unnest(p_hashes, p_hash_lane, p_hash_offset, p_hash_until) u (h, lane, n, until)
-        where d.bucket = newest and d.h = u.h and d.until <= p_now;
+        where d.bucket = newest and d.h = u.h and d.until <= p_now and u.until > p_now;
     end if;
     insert into bellwire.dedup (bucket, h, lane, seq, until)
       select newest, u.h, p_lanes[u.lane], o_first[u.lane] + u.n, u.until
         from unnest(p_hashes, p_hash_lane, p_hash_offset, p_hash_until) u (h, lane, n, until)
-        where not stale or not exists (select from bellwire.dedup d where d.bucket = newest and d.h = u.h)
+        where u.until > p_now
+          and (not stale or not exists (select from bellwire.dedup d where d.bucket = newest and d.h = u.h))
         order by u.h;
   end if;
 

@@ -62,7 +62,7 @@ pub async fn batches_span_lanes(subject: &mut impl Subject) {
     assert_eq!(ledger.tail(L2).await.unwrap(), Seq(2));
 }
 
-/// The same append id gives the first answer again, also after a restart and when positions have moved on.
+/// The same append id gives the first answer again, also at another time and when positions have moved on.
 pub async fn append_id_is_answered_once(subject: &mut impl Subject) {
     let ledger = subject.ledger();
     let mut first = batch(vec![
@@ -75,13 +75,19 @@ pub async fn append_id_is_answered_once(subject: &mut impl Subject) {
     first.quarantined = vec![junk(b"x")];
     let answer = ledger.append(first.clone(), at(1)).await.unwrap();
     fill(&ledger, 2, 3).await;
+    // Its keys are free again by now, for others.
+    assert_eq!(ledger.append(first, at(99)).await.unwrap(), answer);
+    let mut bare = batch(vec![event("a third time").once("k", 60)]);
+    bare.quarantined = vec![junk(b"y")];
+    let hit = ledger.append(bare.clone(), at(3)).await.unwrap();
+    assert_eq!(hit.items, [Arrival::Duplicate(addr(1, 1))]);
+    assert_eq!(ledger.append(bare, at(99)).await.unwrap(), hit);
     subject.reopen().await;
     let ledger = subject.ledger();
-    assert_eq!(ledger.append(first, at(99)).await.unwrap(), answer);
     assert_eq!(ledger.tail(L1).await.unwrap(), Seq(5));
-    assert_eq!(ledger.quarantined(None, 10).await.unwrap().len(), 1);
+    assert_eq!(ledger.quarantined(None, 10).await.unwrap().len(), 2);
     let arrivals = &ledger.arrivals().await.unwrap()[&orders()];
-    assert_eq!((arrivals.accepted, arrivals.duplicate, arrivals.quarantined), (6, 1, 1));
+    assert_eq!((arrivals.accepted, arrivals.duplicate, arrivals.quarantined), (6, 2, 2));
 }
 
 /// A refused append leaves no event, position, key, quarantine or count, and its id is free.

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use super::PostgresLedger;
-use super::{append, ask, bindings, deliver, exceptions, flush, lease, list, operate, retain, totals};
+use super::{
+    append, ask, bindings, deliver, exceptions, flush, lease, list, operate, position, retain, totals,
+};
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
     DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
@@ -29,7 +31,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn position(&self, shard: &str) -> Result<Option<Position>, Error> {
-        ask::position(&self.shared, shard).await
+        position::position(&self.shared, shard).await
     }
 
     async fn tail(&self, lane: Lane) -> Result<Seq, Error> {

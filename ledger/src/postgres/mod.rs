@@ -23,6 +23,7 @@ mod migrate;
 mod names;
 mod operate;
 mod pool;
+mod position;
 mod retain;
 mod schema;
 mod tls;
@@ -40,6 +41,7 @@ use postgres_types::Type;
 use bellwire_schemas::Lane;
 
 use crate::Error;
+use append::Appenders;
 use connect::Connector;
 use fault::misread;
 use flush::Deliveries;
@@ -96,6 +98,7 @@ struct Shared {
     read_only: bool,
     max_bytes: Option<u64>,
     names: Names,
+    appenders: Appenders,
     /// Whether more than `max_bytes` are in use; refreshed by the maintenance.
     full: AtomicBool,
 }
@@ -126,7 +129,9 @@ impl PostgresLedger {
         }
         let shared = Shared::new(pool, connector, schema, options.lanes, options.max_bytes, false);
         shared.refresh_generation().await?;
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        append::start(&shared).await?;
+        Ok(Self { shared })
     }
 
     /// Opens a ledger for reading, whether or not controllers run on it; every write is refused.
@@ -161,6 +166,7 @@ impl Shared {
         let leases = Leases::default();
         let names = Names::default();
         let (flushes, deliveries) = (Pool::later(connector.clone()), Deliveries::default());
+        let appenders = Appenders::new(lanes);
         Self {
             pool,
             flushes,
@@ -170,6 +176,7 @@ impl Shared {
             schema,
             leases,
             names,
+            appenders,
             generation,
             read_only,
             max_bytes,
@@ -220,6 +227,7 @@ impl Shared {
     }
 
     async fn close(&self) {
+        self.appenders.close().await;
         lease::give_back(self).await;
         self.flushes.close();
         self.pool.close();

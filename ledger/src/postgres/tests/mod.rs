@@ -27,6 +27,7 @@ pub(super) fn server() -> String {
 }
 
 // Named one by one while the verbs of the suite are being built.
+crate::conformance::suite!(@ OnServer, appends: dedup_within_its_window);
 crate::conformance::suite!(@ OnServer, cluster: members_and_owners);
 crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs);
 
