@@ -68,10 +68,32 @@ pub fn render(status: &Status, observed: &Observed) -> String {
     out.sample("bellwire_build_info", &[("version", &status.version)], 1.0);
     out.family("bellwire_ledger_size_bytes", "gauge", "Size of the ledger on disk.");
     out.sample("bellwire_ledger_size_bytes", &[], status.ledger.size_bytes as f64);
+    cluster(&mut out, status);
     sources(&mut out, status);
     bindings(&mut out, status);
     functions(&mut out, status, observed);
     out.0
+}
+
+fn cluster(out: &mut Text, status: &Status) {
+    out.family("bellwire_controllers", "gauge", "Controllers alive on the ledger, this one included.");
+    out.sample("bellwire_controllers", &[], status.controllers.len() as f64);
+    out.family("bellwire_lanes", "gauge", "Lanes of the ledger.");
+    out.sample("bellwire_lanes", &[], status.lanes.len() as f64);
+    out.family("bellwire_lanes_owned", "gauge", "Lanes that this controller owns.");
+    let owned = status.lanes.iter().filter(|lane| lane.owned).count();
+    out.sample("bellwire_lanes_owned", &[], owned as f64);
+    out.family("bellwire_lanes_without_owner", "gauge", "Lanes that no controller owns.");
+    let orphans = status.lanes.iter().filter(|lane| lane.owner.is_none()).count();
+    out.sample("bellwire_lanes_without_owner", &[], orphans as f64);
+    if let Some(left) = status.lease_left_ms {
+        out.family(
+            "bellwire_lease_seconds_left",
+            "gauge",
+            "How long attempts may still start unless the ledger renews the leases.",
+        );
+        out.sample("bellwire_lease_seconds_left", &[], left as f64 / 1_000.0);
+    }
 }
 
 fn sources(out: &mut Text, status: &Status) {

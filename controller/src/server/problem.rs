@@ -38,6 +38,11 @@ impl Problem {
         self
     }
 
+    /// What people read.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// 400 for a request that does not say what is wanted.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)

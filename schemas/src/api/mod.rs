@@ -17,7 +17,8 @@ pub use records::{
     DeadLetterGroup, DeadLetterView, EventDetail, EventView, QuarantineView, ReplayPlan, ReplayView,
 };
 pub use status::{
-    BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, Problem, SourceStatus, Status,
+    BindingStatus, ControllerStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, Problem, SourceStatus,
+    Status,
 };
 pub use verification::{BindingSum, SourceSum, Verification};
 

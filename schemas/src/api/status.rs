@@ -25,6 +25,13 @@ pub struct Status {
     pub functions: Vec<FunctionStatus>,
     /// The lanes.
     pub lanes: Vec<LaneStatus>,
+    /// The controllers that share the ledger, this one among them.
+    #[serde(default)]
+    pub controllers: Vec<ControllerStatus>,
+    /// How long this controller may still start attempts unless the ledger renews its leases; absent when nobody shares
+    /// the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_left_ms: Option<u64>,
     /// What is wrong, worst first; empty when all is well.
     pub problems: Vec<Problem>,
 }
@@ -145,8 +152,31 @@ pub struct LaneStatus {
     pub tail: u64,
     /// Whether this controller owns it.
     pub owned: bool,
-    /// Under which epoch.
+    /// Its newest epoch.
     pub epoch: u32,
+    /// The id of the controller that owns it; absent while nobody does.
+    #[serde(default)]
+    pub owner: Option<String>,
+}
+
+/// One controller that is alive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// Its id.
+    pub id: String,
+    /// For people: host and process.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// When it came, by the ledger's clock; absent where nobody shares the ledger.
+    pub since: Option<Timestamp>,
+    /// The lanes that it owns.
+    pub lanes: Vec<u16>,
+    /// It ends soon: gives its lanes back and takes none.
+    pub leaving: bool,
+    /// Whether it is the one that answers.
+    #[serde(rename = "self")]
+    pub is_self: bool,
 }
 
 /// Something that is wrong.

@@ -1,6 +1,6 @@
 //! `status`: one screen, what is wrong on top.
 
-use bellwire_schemas::api::{BindingStatus, FunctionStatus, SourceStatus, Status};
+use bellwire_schemas::api::{BindingStatus, ControllerStatus, FunctionStatus, SourceStatus, Status};
 
 use crate::cli::Context;
 use crate::cli::client::Reply;
@@ -23,6 +23,7 @@ pub async fn run(context: &Context) -> Answer {
         source_table(&status.sources, &times),
         binding_table(&status.bindings, &times),
         function_table(&status.functions),
+        controller_table(&status.controllers, &times),
     ] {
         if !table.is_empty() {
             out.line("")?;
@@ -175,12 +176,34 @@ pub(super) fn function_table(functions: &[FunctionStatus]) -> Table {
     table
 }
 
+/// One row per controller; empty while there is one only.
+fn controller_table(controllers: &[ControllerStatus], times: &Times) -> Table {
+    let mut table = Table::new(&["CONTROLLER", "STATE", "LANES", "VERSION", "UP"]);
+    if controllers.len() < 2 {
+        return table;
+    }
+    for controller in controllers {
+        let plain = |text: String| (text, Style::Plain);
+        let lanes: Vec<_> = controller.lanes.iter().map(u16::to_string).collect();
+        let name =
+            if controller.is_self { format!("{} *", controller.name) } else { controller.name.clone() };
+        table.styled([
+            (name, Style::Bold),
+            plain(if controller.leaving { "leaving" } else { "ok" }.into()),
+            plain(if lanes.is_empty() { "none".into() } else { lanes.join(" ") }),
+            plain(controller.version.clone()),
+            plain(controller.since.map(|since| age(times.now.since(since))).unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
 fn lanes(out: &Out, status: &Status) -> Result<(), crate::cli::exit::Failure> {
     if status.lanes.is_empty() {
         return Ok(());
     }
     let lane = |lane: &bellwire_schemas::api::LaneStatus| {
-        let owner = if lane.owned { "" } else { ", owned elsewhere" };
+        let owner = if lane.owner.is_none() && !lane.owned { " (no owner)" } else { "" };
         format!("{}-{}{owner}", lane.lane, lane.tail)
     };
     out.line("")?;

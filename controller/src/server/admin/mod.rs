@@ -3,6 +3,7 @@
 //! Handlers translate between HTTP and the rooms behind; they decide nothing. Read `mod.rs` for the routes, then the
 //! file named like the resource.
 
+mod cluster;
 mod dead_letters;
 mod events;
 mod functions;
@@ -43,7 +44,8 @@ const OPEN: &[&str] = &["/healthz/live", "/healthz/ready"];
 pub fn router(app: Shared) -> Router {
     let v1 = Router::new()
         .route("/status", get(status::status))
-        .route("/lanes", get(status::lane_list))
+        .route("/lanes", get(cluster::lane_list))
+        .route("/controllers", get(cluster::controller_list))
         .route("/sources", get(sources::list))
         .route("/sources/{source}", get(sources::show))
         .route("/sources/{source}/sends", post(sources::send))

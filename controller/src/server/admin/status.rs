@@ -6,24 +6,20 @@ use axum::Json;
 use axum::extract::State;
 use bellwire_ledger::{ArrivalTotals, BindingRecord, BindingTotals};
 use bellwire_schemas::api::{
-    BindingStatus, FunctionStatus, LaneStatus, LedgerStatus, List, Problem as Trouble, SourceStatus, Status,
+    BindingStatus, FunctionStatus, LedgerStatus, Problem as Trouble, SourceStatus, Status,
 };
 use bellwire_schemas::service::Target;
-use bellwire_schemas::{FinalState, Lane, SourceName};
+use bellwire_schemas::{FinalState, SourceName};
 
 use bellwire_workers::Condition;
 
+use super::cluster;
 use crate::server::app::{App, Shared};
 use crate::server::problem::Problem;
 
 /// `GET /v1/status`.
 pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
     Ok(Json(collect(&app).await?))
-}
-
-/// `GET /v1/lanes`.
-pub async fn lane_list(State(app): State<Shared>) -> Result<Json<List<LaneStatus>>, Problem> {
-    Ok(Json(List { items: lanes(&app).await?, next: None }))
 }
 
 /// Gathers the whole picture.
@@ -37,8 +33,9 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
     let sources = sources(app, &arrivals);
     let bindings = bindings(app, &records, &totals);
     let functions = functions(app);
-    let lanes = lanes(app).await?;
-    let problems = problems(&sources, &bindings, &functions);
+    let lanes = cluster::lanes(app).await?;
+    let mut troubles = cluster::troubles(app, &lanes);
+    troubles.extend(problems(&sources, &bindings, &functions));
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").into(),
         services: app.declared().services.clone(),
@@ -53,8 +50,10 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
         sources,
         bindings,
         functions,
+        controllers: cluster::controllers(app),
+        lease_left_ms: cluster::lease_left_ms(app),
         lanes,
-        problems,
+        problems: troubles,
     })
 }
 
@@ -157,21 +156,6 @@ pub fn target(target: &Target) -> String {
         Target::Command(command) => command.join(" "),
         Target::Url(url) => url.clone(),
     }
-}
-
-async fn lanes(app: &App) -> Result<Vec<LaneStatus>, Problem> {
-    let owned: BTreeMap<_, _> = app.dispatcher.lanes().into_iter().map(|l| (l.lane, l.epoch)).collect();
-    let mut lanes = Vec::new();
-    for lane in 1..=app.ledger().lanes() {
-        let epoch = owned.get(&Lane(lane)).copied().flatten();
-        lanes.push(LaneStatus {
-            lane,
-            tail: app.ledger().tail(Lane(lane)).await?.0,
-            owned: epoch.is_some(),
-            epoch: epoch.map_or(0, |e| e.0),
-        });
-    }
-    Ok(lanes)
 }
 
 fn problems(
