@@ -27,7 +27,7 @@ pub(in crate::postgres) struct Deliveries {
 
 /// The memory of one lane.
 #[derive(Default)]
-pub(super) struct LaneMemory {
+pub(in crate::postgres) struct LaneMemory {
     /// Held during a flush: flushes of a lane go one after the other.
     pub turn: tokio::sync::Mutex<Stands>,
     kept: Mutex<Kept>,
@@ -64,7 +64,7 @@ impl Kept {
 }
 
 /// The newest unconfirmed flushes of a lane at one moment.
-pub(super) struct Asked {
+pub(in crate::postgres) struct Asked {
     pub lane: Lane,
     /// The number of the last one.
     upto: u64,
@@ -74,12 +74,12 @@ pub(super) struct Asked {
 
 impl Deliveries {
     /// The memory of a lane.
-    pub(super) fn lane(&self, lane: Lane) -> Arc<LaneMemory> {
+    pub(in crate::postgres) fn lane(&self, lane: Lane) -> Arc<LaneMemory> {
         self.lanes().entry(lane).or_default().clone()
     }
 
     /// What there is to confirm, of all lanes.
-    pub(super) fn unconfirmed(&self) -> Vec<Asked> {
+    pub(in crate::postgres) fn unconfirmed(&self) -> Vec<Asked> {
         let lanes = self.lanes();
         let mut asked: Vec<_> = lanes.iter().filter_map(|(lane, memory)| memory.unconfirmed(*lane)).collect();
         asked.sort_by_key(|asked| asked.lane);
@@ -120,8 +120,21 @@ impl LaneMemory {
         self.kept().plans.iter().map(|(_, _, plan)| plan.clone()).filter(|p| p.epoch == epoch).collect()
     }
 
+    /// Whether a flush that was answered is newer than where its binding stands.
+    pub fn is_ahead_of(&self, epoch: Epoch, stands: &HashMap<BindingId, Stand>) -> bool {
+        let kept = self.kept();
+        let mut parts = kept
+            .plans
+            .iter()
+            .filter(|(_, _, plan)| plan.epoch == epoch)
+            .flat_map(|(_, _, plan)| plan.parts());
+        parts.any(|(binding, version)| {
+            stands.get(&binding).is_some_and(|stand| stand.checkpoint.version < version)
+        })
+    }
+
     /// Whether too much or too old flushes are unconfirmed.
-    pub fn is_overdue(&self) -> bool {
+    pub(in crate::postgres) fn is_overdue(&self) -> bool {
         let kept = self.kept();
         kept.bytes > MAX_BYTES || kept.plans.front().is_some_and(|(_, at, _)| at.elapsed() > MAX_AGE)
     }
@@ -132,6 +145,14 @@ impl LaneMemory {
         let upto = kept.plans.back()?.0;
         let newest = kept.plans.iter().flat_map(|(_, _, plan)| plan.parts()).collect();
         Some(Asked { lane, upto, newest })
+    }
+
+    /// Lets time pass for the flushes kept.
+    #[cfg(test)]
+    pub(in crate::postgres) fn age(&self, by: Duration) {
+        for (_, at, _) in &mut self.kept().plans {
+            *at -= by;
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -14,7 +14,7 @@ mod plan;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bellwire_schemas::{BindingId, Lane, Seq, SeqRanges};
+use bellwire_schemas::{BindingId, Lane, Seq, SeqRanges, crash_point};
 use postgres_types::Type;
 use tokio_postgres::Row;
 
@@ -128,8 +128,9 @@ async fn send_again(shared: &Shared, memory: &LaneMemory, stands: &mut Stands) -
                 "BW001" | "42883" | "42P01" => {
                     shared.refresh_generation().await?;
                 }
-                "BW010" | "BW011" | "BW012" => {
-                    memory.forget(stands.epoch);
+                "BW010" => return Ok(false),
+                "BW011" | "BW012" => {
+                    lost_for_good(&fault);
                     return Ok(false);
                 }
                 _ => return Err(fault.into()),
@@ -139,10 +140,20 @@ async fn send_again(shared: &Shared, memory: &LaneMemory, stands: &mut Stands) -
     Ok(true)
 }
 
+fn lost_for_good(fault: &Fault) {
+    tracing::error!(
+        what = fault.detail(),
+        "the database lost checkpoints that it had made durable, as after a fail-over: giving the lane up, to begin where \
+         they stand"
+    );
+}
+
 async fn send(shared: &Shared, plan: &Plan) -> Result<(), Fault> {
     let (text, params) = plan.call();
     let sql = shared.sql_in(text, shared.generation());
+    crash_point("flush.before");
     shared.flushes.call(&sql, &params).await?;
+    crash_point("flush.after_commit");
     Ok(())
 }
 
@@ -185,7 +196,9 @@ struct Run<'a> {
 impl Run<'_> {
     async fn run(mut self) -> Result<FlushOutcome, Error> {
         for _ in 0..ROUNDS {
-            self.look_up().await?;
+            if let Some(outcome) = self.look_up().await? {
+                return Ok(outcome);
+            }
             let plan = match Plan::new(self.flush, &self.stands.known) {
                 Ok(plan) => Arc::new(plan),
                 Err(_) => match self.judge().await? {
@@ -217,17 +230,13 @@ impl Run<'_> {
             self.stands.pending = None;
         }
         match fault.code() {
-            "BW010" => {
-                self.stands.known.clear();
-                self.memory.forget(self.flush.epoch);
-                Ok(Some(FlushOutcome::Fenced))
-            }
+            "BW010" => Ok(Some(self.give_up())),
             // Also when the tables of the generation are gone.
             "BW001" | "42883" | "42P01" => {
                 self.shared.refresh_generation().await?;
                 Ok(None)
             }
-            "BW011" => self.mend(fault.detail()).await,
+            "BW011" => self.mend(&fault).await,
             "BW012" => Ok(None),
             "BW013" => self.judge().await,
             _ => Err(fault.into()),
@@ -250,15 +259,22 @@ impl Run<'_> {
         }
     }
 
-    /// Asks for checkpoints that are not known, and thereby learns what became of a flush of unknown outcome.
-    async fn look_up(&mut self) -> Result<(), Error> {
+    /// Asks for checkpoints that are not known, and thereby learns what became of a flush of unknown outcome. Ones that
+    /// are older than a flush that was answered say that the server lost it.
+    async fn look_up(&mut self) -> Result<Option<FlushOutcome>, Error> {
         let mut wanted: Vec<BindingId> = self.flush.bindings.iter().map(|part| part.binding).collect();
         wanted.extend(self.stands.pending.iter().flat_map(|plan| plan.parts().map(|(binding, _)| binding)));
         wanted.retain(|binding| !self.stands.known.contains_key(binding));
         if !wanted.is_empty() {
             wanted.sort_unstable();
             wanted.dedup();
-            let found = load(self.shared, self.flush.lane, &wanted).await?;
+            let mut found = load(self.shared, self.flush.lane, &wanted).await?;
+            if self.memory.is_ahead_of(self.flush.epoch, &found) {
+                if !send_again(self.shared, self.memory, self.stands).await? {
+                    return Ok(Some(self.give_up()));
+                }
+                found = load(self.shared, self.flush.lane, &wanted).await?;
+            }
             self.stands.known.extend(found);
         }
         if let Some(plan) = self.stands.pending.take() {
@@ -269,7 +285,7 @@ impl Run<'_> {
                 self.memory.keep(plan);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// What is wrong with a flush, in the order of the contract: fenced, unknown bindings, what breaks the accounts.
@@ -280,11 +296,12 @@ impl Run<'_> {
         let rows = self.shared.flushes.ask(&sql, &params).await?;
         let (owned, tail): (bool, i64) = (super::one(&rows, 0)?, super::one(&rows, 1)?);
         if !owned {
-            self.memory.forget(self.flush.epoch);
-            return Ok(Some(FlushOutcome::Fenced));
+            return Ok(Some(self.give_up()));
         }
         self.flush.check_once_each()?;
-        self.look_up().await?;
+        if let Some(outcome) = self.look_up().await? {
+            return Ok(Some(outcome));
+        }
         for part in bindings {
             let unknown = || Error::NotFound(format!("binding number {} was never declared", part.binding));
             let stand = self.stands.known.get(&part.binding).ok_or_else(unknown)?;
@@ -296,25 +313,26 @@ impl Run<'_> {
     }
 
     /// An earlier flush is missing, or there are more than we know of: `detail` is "binding found expected".
-    async fn mend(&mut self, detail: &str) -> Result<Option<FlushOutcome>, Error> {
-        let numbers: Vec<i64> = detail.split(' ').filter_map(|n| n.parse().ok()).collect();
+    async fn mend(&mut self, fault: &Fault) -> Result<Option<FlushOutcome>, Error> {
+        let numbers: Vec<i64> = fault.detail().split(' ').filter_map(|n| n.parse().ok()).collect();
         if let [_, found, expected] = numbers[..]
             && found > expected
         {
             return Ok(None);
         }
-        if !self.memory.plans(self.flush.epoch).is_empty()
-            && send_again(self.shared, self.memory, self.stands).await?
-        {
+        if self.memory.plans(self.flush.epoch).is_empty() {
+            lost_for_good(fault);
+        } else if send_again(self.shared, self.memory, self.stands).await? {
             return Ok(None);
         }
-        tracing::error!(
-            lane = %self.flush.lane,
-            "the database lost checkpoints that it had made durable, as after a fail-over: giving the lane up, to begin \
-             where they stand"
-        );
+        Ok(Some(self.give_up()))
+    }
+
+    /// There is a hole below what we know, and nothing to fill it with; or the lane is no longer ours.
+    fn give_up(&mut self) -> FlushOutcome {
+        self.stands.known.clear();
         self.memory.forget(self.flush.epoch);
-        Ok(Some(FlushOutcome::Fenced))
+        FlushOutcome::Fenced
     }
 
     /// Confirms the flushes of this lane.
