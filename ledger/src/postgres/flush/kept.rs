@@ -35,7 +35,7 @@ pub(in crate::postgres) struct LaneMemory {
 
 /// What is known of the bindings of a lane, under one epoch.
 #[derive(Default)]
-pub(super) struct Stands {
+pub(in crate::postgres) struct Stands {
     pub epoch: Epoch,
     /// Of each binding, what its newest checkpoint is; taken out while a flush is under way.
     pub known: HashMap<BindingId, Stand>,

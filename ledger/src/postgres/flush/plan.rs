@@ -19,7 +19,7 @@ const STATES: usize = FinalState::ALL.len();
 
 /// Where a binding stands in a lane, and where its account begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stand {
+pub(in crate::postgres) struct Stand {
     pub checkpoint: Checkpoint,
     pub account: i32,
     pub counted_from: Seq,
@@ -27,7 +27,7 @@ pub(super) struct Stand {
 
 /// The arguments of one flush. It can be sent again as it is: the same versions change nothing twice.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::postgres) struct Plan {
     pub epoch: Epoch,
     /// It holds dead letters: answered when it is durable.
     pub strict: bool,
@@ -178,7 +178,7 @@ impl Plan {
 }
 
 /// A plan that others hold, too.
-pub(super) type SharedPlan = Arc<Plan>;
+pub(in crate::postgres) type SharedPlan = Arc<Plan>;
 
 /// What a part says of places besides their log; a dead letter ends a debt.
 fn places(part: &BindingFlush) -> BTreeMap<Seq, Place<'_>> {

@@ -286,7 +286,6 @@ async fn zombies_write_nothing() {
         tasks.spawn(steal(ledger, binding, ControllerId(Uuid::from_u128(n))));
     }
     for _ in 0..40 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
         for n in 1..=3 {
             subject.expire(ControllerId(Uuid::from_u128(n))).await;
         }

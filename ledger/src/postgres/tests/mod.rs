@@ -30,7 +30,10 @@ pub(super) fn server() -> String {
 // Named one by one while the verbs of the suite are being built.
 crate::conformance::suite!(@ OnServer, appends: dedup_within_its_window);
 crate::conformance::suite!(@ OnServer, cluster: members_and_owners);
-crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs);
+crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs cursor_and_exceptions flush_is_fenced
+    flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order log_of_an_event);
+crate::conformance::suite!(@ OnServer, operators: bindings_start_where_they_say bindings_revise_and_rest pauses_are_kept
+    refusals_add_up);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
