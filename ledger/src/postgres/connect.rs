@@ -169,7 +169,7 @@ impl Connector {
         // process, which knows nothing of a statement prepared in the first.
         let direct = port.is_some() && port == local.map(i32::from);
         let statements = direct.then(Mutex::default);
-        Ok(Connection { client: Arc::new(client), statements, version })
+        Ok(Connection { client: Arc::new(client), statements })
     }
 }
 
@@ -203,8 +203,6 @@ pub(super) struct Connection {
     client: Arc<Client>,
     /// Prepared statements, where there is nobody between us and the server.
     statements: Option<Mutex<HashMap<Box<str>, Statement>>>,
-    /// The server's version, such as 150004.
-    pub version: i32,
 }
 
 impl Connection {
