@@ -2,7 +2,10 @@
 
 mod cluster;
 mod flush;
+mod exactly_once;
 mod opening;
+mod stored;
+mod stress;
 
 use std::sync::Arc;
 
