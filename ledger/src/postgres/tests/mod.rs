@@ -1,8 +1,8 @@
 //! The contract, kept by Postgres. Every test has a schema of its own in the server of `BELLWIRE_TEST_POSTGRES`.
 
 mod cluster;
-mod flush;
 mod exactly_once;
+mod flush;
 mod opening;
 mod stored;
 mod stress;
