@@ -16,6 +16,8 @@ mod dedup;
 pub mod error;
 pub mod feed;
 pub mod flush;
+#[cfg(test)]
+mod histories;
 pub mod model;
 pub mod postgres;
 pub mod query;

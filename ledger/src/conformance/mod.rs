@@ -21,6 +21,12 @@ use crate::Ledger;
 /// An implementation under test.
 #[async_trait]
 pub trait Subject: Send + Sync + Sized {
+    /// Whether events leave in units larger than one, and come back beside their lane.
+    const IN_UNITS: bool = false;
+
+    /// Whether several controllers use it at the same time.
+    const IS_SHARED: bool = false;
+
     /// A new, empty ledger.
     async fn new(lanes: u16) -> Self;
 
@@ -29,6 +35,11 @@ pub trait Subject: Send + Sync + Sized {
 
     /// Closes the ledger as the end of its process would, and opens it again.
     async fn reopen(&mut self);
+
+    /// One more handle on the same ledger, as another controller has it; nothing where there is one controller only.
+    async fn beside(&self) -> Option<Arc<dyn Ledger>> {
+        None
+    }
 
     /// Lets the lease of a controller end, as its silence does. False where no lease ever ends, because the ledger has one
     /// controller only.

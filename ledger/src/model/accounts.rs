@@ -27,6 +27,7 @@ impl State {
     /// Removes an event: its deliveries are closed, except dead letters.
     pub fn forget(&mut self, address: Address) {
         self.events.remove(&address);
+        self.aside.remove(&address);
         self.log.remove(&address);
         for binding in self.bindings.iter().map(|b| b.id).collect::<Vec<_>>() {
             let key = DeliveryKey { binding, address };
@@ -46,10 +47,14 @@ impl State {
         }
     }
 
-    /// Brings an event back; bindings that have not passed it will meet it, so they count it again.
+    /// Brings an event back; in its lane bindings that have not passed it will meet it, so they count it again.
     pub fn restore(&mut self, event: StoredEvent) {
         let address = event.address;
-        if self.events.contains_key(&address) {
+        if self.event(address).is_some() {
+            return;
+        }
+        if self.sets_aside {
+            self.aside.insert(address, event);
             return;
         }
         for binding in self.bindings.iter().filter(|b| b.source == event.source) {
@@ -94,7 +99,7 @@ impl State {
             oldest.push(key.address);
         }
         oldest.extend(first_waiting.values());
-        totals.oldest_owed = oldest.iter().filter_map(|a| self.events.get(a)).map(|e| e.accepted_at).min();
+        totals.oldest_owed = oldest.iter().filter_map(|a| self.event(*a)).map(|e| e.accepted_at).min();
         totals
     }
 }

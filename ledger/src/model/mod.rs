@@ -58,6 +58,14 @@ impl ModelLedger {
         Self { shared: false, ..Self::new(lanes) }
     }
 
+    /// The same for a ledger from which events leave in units larger than one: what a redrive brings back is found by its
+    /// address, and not met by readers of its lane.
+    pub fn in_units(lanes: u16) -> Self {
+        let model = Self::new(lanes);
+        model.lock().state.sets_aside = true;
+        model
+    }
+
     /// Refuses the next append with this error; nothing is written.
     pub fn fail_next_append(&self, error: Error) {
         self.lock().faults.before_append.push_back(error);
@@ -285,7 +293,7 @@ impl Ledger for ModelLedger {
     }
 
     async fn event(&self, address: Address) -> Result<Option<StoredEvent>, Error> {
-        self.ask(|s| Ok(s.events.get(&address).cloned()))
+        self.ask(|s| Ok(s.event(address).cloned()))
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Page<StoredEvent>, Error> {
@@ -354,6 +362,9 @@ impl Ledger for ModelLedger {
         self.lock().faults.closed = true;
     }
 }
+
+#[cfg(test)]
+mod oracle;
 
 #[cfg(test)]
 mod tests {

@@ -129,7 +129,7 @@ impl State {
                 _ => None,
             });
             self.last.insert(*key, FinalState::Discarded);
-            if self.events.contains_key(&key.address) {
+            if self.event(key.address).is_some() {
                 let revision = self.binding(key.binding)?.revision;
                 let line = discarded(key.address.seq, revision, replay, reason, by, now);
                 self.log.entry(key.address).or_default().push((key.binding, line));
@@ -155,7 +155,7 @@ impl State {
         for (address, debt) in owed {
             let key = DeliveryKey { binding: replay.binding, address: *address };
             let passed = self.checkpoint(address.lane, replay.binding)?.passed(address.seq);
-            if !passed || self.owed.contains_key(&key) || !self.events.contains_key(address) {
+            if !passed || self.owed.contains_key(&key) || self.event(*address).is_none() {
                 continue;
             }
             self.dead.remove(&key);
@@ -183,8 +183,8 @@ impl State {
     }
 
     pub fn retain(&mut self, before: Timestamp) -> Retained {
-        let old: Vec<Address> =
-            self.events.values().filter(|e| e.accepted_at < before).map(|e| e.address).collect();
+        let all = self.events.values().chain(self.aside.values());
+        let old: Vec<Address> = all.filter(|e| e.accepted_at < before).map(|e| e.address).collect();
         let mut retained = Retained::default();
         for address in old {
             if self.needed(address) {
@@ -194,14 +194,23 @@ impl State {
                 retained.events += 1;
             }
         }
-        self.duplicates.retain(|d| d.at >= before);
-        self.quarantine.retain(|q| q.at >= before);
-        self.refusals.retain(|(_, r)| r.last_at >= before);
+        self.prune(before);
         retained
     }
 
-    fn needed(&self, address: Address) -> bool {
+    /// Removes what is old and no event.
+    pub fn prune(&mut self, before: Timestamp) {
+        self.duplicates.retain(|d| d.at >= before);
+        self.quarantine.retain(|q| q.at >= before);
+        self.refusals.retain(|(_, r)| r.last_at >= before);
+    }
+
+    /// Whether a cursor, a debt or an unfinished replay holds an event back.
+    pub fn needed(&self, address: Address) -> bool {
         let Address { lane, seq } = address;
+        if self.aside.contains_key(&address) {
+            return self.owed.keys().any(|k| k.address == address);
+        }
         let source = self.events.get(&address).map(|e| &e.source);
         let waiting = self.bindings.iter().filter(|b| b.active && Some(&b.source) == source);
         let mut marks = waiting.filter_map(|b| self.checkpoints.get(&(lane, b.id)));

@@ -31,6 +31,10 @@ pub(super) struct State {
     /// See [`crate::Cluster::changes`].
     pub changes: u64,
     pub events: BTreeMap<Address, StoredEvent>,
+    /// Whether events that a redrive brings back are found by their address only, beside the lanes.
+    pub sets_aside: bool,
+    /// Those that were.
+    pub aside: BTreeMap<Address, StoredEvent>,
     pub appends: HashMap<Uuid, Appended>,
     pub positions: HashMap<String, Position>,
     /// First address and end of the window.
@@ -77,6 +81,11 @@ impl State {
 
     pub fn all_lanes(&self) -> impl Iterator<Item = Lane> + use<> {
         (1..=u16::try_from(self.lanes.len()).unwrap_or(u16::MAX)).map(Lane)
+    }
+
+    /// An event in its lane or beside it.
+    pub fn event(&self, address: Address) -> Option<&StoredEvent> {
+        self.events.get(&address).or_else(|| self.aside.get(&address))
     }
 
     pub fn tail(&self, lane: Lane) -> Result<Seq, Error> {

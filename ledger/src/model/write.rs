@@ -166,7 +166,7 @@ impl State {
         let key = |seq: Seq| DeliveryKey { binding: part.binding, address: Address::new(lane, seq) };
         for owed in part.owed {
             // Out of date: its delivery ended and its event is gone.
-            if !self.events.contains_key(&key(owed.seq).address) {
+            if self.event(key(owed.seq).address).is_none() {
                 continue;
             }
             self.dead.remove(&key(owed.seq));
