@@ -17,7 +17,7 @@ const BEN: ControllerId = ControllerId(Uuid::from_u128(2));
 #[tokio::test]
 async fn two_handles_see_each_other() {
     let subject = OnServer::new(2).await;
-    let (ana, ben) = (subject.ledger.clone(), subject.beside().await);
+    let (ana, ben) = (subject.ledger.clone(), subject.another().await);
     ana.heartbeat(&beat(ANA)).await.unwrap();
     let epoch = ana.acquire(ANA, L1, at(0)).await.unwrap().unwrap();
     let cluster = ben.heartbeat(&beat(BEN)).await.unwrap();
@@ -39,7 +39,7 @@ async fn two_handles_see_each_other() {
 #[tokio::test]
 async fn a_lease_lasts_as_long_as_the_heartbeat_says() {
     let mut subject = OnServer::new(1).await;
-    let (ana, ben) = (subject.ledger.clone(), subject.beside().await);
+    let (ana, ben) = (subject.ledger.clone(), subject.another().await);
     let minute = Heartbeat { ttl: Duration::from_secs(60), ..beat(ANA) };
     ana.heartbeat(&minute).await.unwrap();
     let epoch = ana.acquire(ANA, L1, at(0)).await.unwrap().unwrap();

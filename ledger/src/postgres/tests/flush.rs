@@ -282,7 +282,7 @@ async fn zombies_write_nothing() {
     world.ledger.release(L1, world.epoch).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for n in 1..=3u128 {
-        let (ledger, binding) = (subject.beside().await, world.binding);
+        let (ledger, binding) = (subject.another().await, world.binding);
         tasks.spawn(steal(ledger, binding, ControllerId(Uuid::from_u128(n))));
     }
     for _ in 0..40 {

@@ -31,12 +31,13 @@ pub(super) fn server() -> String {
 }
 
 // Named one by one while the verbs of the suite are being built.
-crate::conformance::suite!(@ OnServer, appends: dedup_within_its_window);
-crate::conformance::suite!(@ OnServer, cluster: members_and_owners);
+crate::conformance::suite!(@ OnServer, appends: dedup_within_its_window positions_dedup_quarantine_together);
+crate::conformance::suite!(@ OnServer, cluster: members_and_owners an_ended_lease_frees_the_lane leaving_gives_back);
 crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs cursor_and_exceptions flush_is_fenced
     flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order log_of_an_event);
 crate::conformance::suite!(@ OnServer, operators: bindings_start_where_they_say bindings_revise_and_rest pauses_are_kept
     refusals_add_up);
+crate::conformance::suite!(@ OnServer, questions: duplicates_and_quarantine totals_always_add_up arrivals_per_source);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
@@ -54,7 +55,7 @@ impl OnServer {
     }
 
     /// One more handle on the same ledger, as another controller has it.
-    pub async fn beside(&self) -> PostgresLedger {
+    pub async fn another(&self) -> PostgresLedger {
         PostgresLedger::open(&server(), self.options.clone()).await.unwrap()
     }
 
@@ -97,6 +98,9 @@ impl Drop for OnServer {
 
 #[async_trait]
 impl Subject for OnServer {
+    const IN_UNITS: bool = true;
+    const IS_SHARED: bool = true;
+
     async fn new(lanes: u16) -> Self {
         Self::with(PostgresOptions { lanes, ..PostgresOptions::default() }).await
     }
@@ -107,7 +111,17 @@ impl Subject for OnServer {
 
     async fn reopen(&mut self) {
         self.ledger.close().await;
-        self.ledger = self.beside().await;
+        self.ledger = self.another().await;
+    }
+
+    async fn beside(&self) -> Option<Arc<dyn Ledger>> {
+        Some(Arc::new(self.another().await))
+    }
+
+    async fn turn(&mut self) {
+        let open = self.number("select max(gen)::bigint from bellwire.generation").await;
+        self.sql(&format!("select bellwire.create_generation({})", open + 1)).await;
+        self.sql(&format!("select bellwire.rotate({open})")).await;
     }
 
     async fn expire(&mut self, controller: ControllerId) -> bool {
