@@ -290,6 +290,44 @@ mod tests {
         assert_eq!(places(&feed.read(L1, Seq(1), 9, usize::MAX).await.unwrap()), [1]);
     }
 
+    /// Two intakes over one ledger, of which this one does not read the lane, then does.
+    #[tokio::test]
+    async fn only_lanes_that_are_read_here_are_remembered() {
+        let ledger = ModelLedger::new(1);
+        let (ours, theirs) = (feed(&ledger).await, feed(&ledger).await);
+        ours.forget(L1);
+        ours.append(batch(vec![event("a"), event("b")])).await.unwrap();
+        assert_eq!(ours.recent(L1, Seq(1), 9, usize::MAX), None);
+        theirs.append(batch(vec![event("c")])).await.unwrap();
+        assert_eq!(*ours.tail(L1).borrow(), Seq(2), "nobody has told");
+        ours.learn(L1).await.unwrap();
+        assert_eq!(*ours.tail(L1).borrow(), Seq(3));
+        ours.append(batch(vec![event("d")])).await.unwrap();
+        assert_eq!(places(&ours.recent(L1, Seq(4), 9, usize::MAX).unwrap()), [4]);
+        assert_eq!(places(&ours.read(L1, Seq(1), 9, usize::MAX).await.unwrap()), [1, 2, 3, 4]);
+        theirs.append(batch(vec![event("e")])).await.unwrap();
+        assert!(ours.advance(L1, Seq(5)) && !ours.advance(L1, Seq(4)));
+        ours.append(batch(vec![event("f")])).await.unwrap();
+        assert_eq!(ours.recent(L1, Seq(4), 9, usize::MAX), None, "the gap is read back");
+        assert_eq!(places(&ours.read(L1, Seq(4), 9, usize::MAX).await.unwrap()), [4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_lost_events_forgets_them_and_its_tail_goes_back() {
+        let ledger = ModelLedger::new(1);
+        let feed = feed(&ledger).await;
+        feed.append(batch(vec![event("a")])).await.unwrap();
+        let before = ledger.snapshot();
+        feed.append(batch(vec![event("b"), event("c")])).await.unwrap();
+        ledger.fail_over(&before);
+        feed.learn(L1).await.unwrap();
+        assert_eq!(*feed.tail(L1).borrow(), Seq(1));
+        assert_eq!(feed.recent(L1, Seq(2), 9, usize::MAX), None);
+        feed.append(batch(vec![event("d")])).await.unwrap();
+        let read = feed.read(L1, Seq(2), 9, usize::MAX).await.unwrap();
+        assert_eq!((places(&read), read[0].event.id.as_str()), (vec![2], "d"));
+    }
+
     #[tokio::test]
     async fn memory_is_bounded() {
         let ledger = ModelLedger::new(1);

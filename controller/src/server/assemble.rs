@@ -70,6 +70,8 @@ pub async fn assemble(
         dev: mode == Mode::Dev,
         ..WorkersConfig::new(runtime_folder(&folder, identity.place))
     })?);
+    let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
+    let (admin_listener, admin_address) = doors::bind(&settings.admin, "admin").await?;
     let dispatcher = Handle::start(Rooms {
         feed: Arc::clone(&feed),
         invoker: Arc::clone(&workers) as _,
@@ -81,8 +83,6 @@ pub async fn assemble(
         seed: rand::random(),
     });
     let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), limits(&settings)));
-    let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
-    let (admin_listener, admin_address) = doors::bind(&settings.admin, "admin").await?;
     let listen =
         Listen { ingress: format!("http://{ingress_address}"), admin: format!("http://{admin_address}") };
     let app = Arc::new(App {
@@ -100,7 +100,11 @@ pub async fn assemble(
         clock,
         stopping: CancellationToken::new(),
     });
-    declare(&app, services).await?;
+    if let Err(error) = declare(&app, services).await {
+        // Others need not wait for the leases to end.
+        app.dispatcher.shutdown(Duration::ZERO).await;
+        return Err(error);
+    }
     let file = ControllerFile {
         url: app.listen.admin.clone(),
         ingress: app.listen.ingress.clone(),

@@ -6,4 +6,5 @@ mod conditions;
 mod operators;
 mod several;
 mod speed;
+mod unrest;
 mod world;
