@@ -154,7 +154,7 @@ begin
   insert into bellwire.retry as t
     (binding, lane, seq, accepted_at, attempts, next_at, since, error, reason, replay, counted)
   select p_bindings[x.part], p_lane, x.seq, h.accepted_at, x.attempts, x.next_at, x.since, x.error, x.reason, x.replay,
-    coalesce(p_flags[x.n::int], x.seq > l.counted_from)
+    case when x.passed then p_flags[x.n::int] else x.seq > l.counted_from end
   from unnest(x_parts, x_seqs, x_passed, x_owes, x_settles, x_attempts, x_next, x_since, x_errors, x_reasons, x_replays)
     with ordinality x(part, seq, passed, owes, settles, attempts, next_at, since, error, reason, replay, n)
   join bellwire.heads(p_lane, x_seqs) h on h.seq = x.seq
@@ -180,66 +180,88 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as
 declare
   r record;
   e record;
+  k int;
   v_more bigint[] := array_fill(0::bigint, array[5 * cardinality(p_bindings)]);
   v_flags boolean[] := array_fill(null::boolean, array[cardinality(x_parts)]);
   v_new boolean[] := array_fill(false, array[cardinality(x_parts)]);
-  k int;
+  -- Places passed before whose debts were not looked for yet, and debts that begin.
+  v_left bigint;
+  v_begin bigint;
 begin
+  select count(*) filter (where x.passed and (x.owes or x.state is not null)), count(*) filter (where x.owes and not x.passed)
+    into v_left, v_begin
+    from unnest(x_parts, x_passed, x_owes, x_states) x(part, passed, owes, state) where p_live[x.part];
   -- Debts that end. One without an ending of its own leaves the delivery as it stood before it was owed.
-  for r in
-    delete from bellwire.retry t using unnest(x_parts, x_seqs, x_settles, x_states) with ordinality x(part, seq, settles, state, n)
-    where x.settles and p_live[x.part] and t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
-    returning x.part, x.seq, x.state, x.n::int as n, t.counted loop
-    v_flags[r.n] := r.counted;
-    if r.counted and r.state is not null then
-      k := 5 * (r.part - 1) + r.state;
-      v_more[k] := v_more[k] + 1;
-    elsif r.counted then
-      for e in select l.state from bellwire.last_endings(p_bindings[r.part], p_lane, array[r.seq]) l loop
-        k := 5 * (r.part - 1) + e.state;
+  if true = any(x_settles) then
+    for r in
+      delete from bellwire.retry t
+      using unnest(x_parts, x_seqs, x_owes, x_settles, x_states) with ordinality x(part, seq, owes, settles, state, n)
+      where x.settles and p_live[x.part] and t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
+      returning x.part, x.seq, x.owes, x.state, x.n::int as n, t.counted loop
+      v_flags[r.n] := r.counted;
+      if r.owes or r.state is not null then
+        v_left := v_left - 1;
+      end if;
+      if r.counted and r.state is not null then
+        k := 5 * (r.part - 1) + r.state;
         v_more[k] := v_more[k] + 1;
-      end loop;
-    end if;
-  end loop;
+      elsif r.counted then
+        for e in select l.state from bellwire.last_endings(p_bindings[r.part], p_lane, array[r.seq]) l loop
+          k := 5 * (r.part - 1) + e.state;
+          v_more[k] := v_more[k] + 1;
+        end loop;
+      end if;
+    end loop;
+  end if;
   -- Debts that go on: the delivery is counted when they end.
-  for r in
-    update bellwire.retry t set attempts = x.attempts, next_at = x.next_at, since = x.since, error = x.error,
-      reason = x.reason, replay = x.replay
-    from unnest(x_parts, x_seqs, x_owes, x_settles, x_attempts, x_next, x_since, x_errors, x_reasons, x_replays)
-      with ordinality x(part, seq, owes, settles, attempts, next_at, since, error, reason, replay, n)
-    where x.owes and not x.settles and p_live[x.part] and t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
-    returning x.n::int as n, t.counted loop
-    v_flags[r.n] := r.counted;
-  end loop;
-  for r in
-    select x.n::int as n, t.counted
-    from unnest(x_parts, x_seqs, x_owes, x_settles) with ordinality x(part, seq, owes, settles, n)
-    join bellwire.retry t on t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
-    where not x.owes and not x.settles and p_live[x.part] loop
-    v_flags[r.n] := r.counted;
-  end loop;
+  if v_left > 0 and true = any(x_owes) then
+    for r in
+      update bellwire.retry t set attempts = x.attempts, next_at = x.next_at, since = x.since, error = x.error,
+        reason = x.reason, replay = x.replay
+      from unnest(x_parts, x_seqs, x_passed, x_owes, x_settles, x_attempts, x_next, x_since, x_errors, x_reasons, x_replays)
+        with ordinality x(part, seq, passed, owes, settles, attempts, next_at, since, error, reason, replay, n)
+      where x.passed and x.owes and not x.settles and p_live[x.part]
+        and t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
+      returning x.n::int as n, t.counted loop
+      v_flags[r.n] := r.counted;
+      v_left := v_left - 1;
+    end loop;
+  end if;
+  if v_left > 0 then
+    for r in
+      select x.n::int as n, t.counted
+      from unnest(x_parts, x_seqs, x_passed, x_owes, x_settles) with ordinality x(part, seq, passed, owes, settles, n)
+      join bellwire.retry t on t.binding = p_bindings[x.part] and t.lane = p_lane and t.seq = x.seq
+      where x.passed and not x.owes and not x.settles and p_live[x.part] loop
+      v_flags[r.n] := r.counted;
+      v_left := v_left - 1;
+    end loop;
+  end if;
   -- Places passed before that had no debt: they ended then, and are owed or end again. A debt that comes after its
   -- delivery ended and its event went is out of date.
-  for r in
-    select x.part, x.seq, x.owes and not x.settles as owed, x.state, x.n::int as n, h.seq is not null as kept
-    from unnest(x_parts, x_seqs, x_passed, x_owes, x_settles, x_states)
-      with ordinality x(part, seq, passed, owes, settles, state, n)
-    left join bellwire.heads(p_lane, x_seqs) h on h.seq = x.seq
-    where p_live[x.part] and x.passed and v_flags[x.n::int] is null
-      and (x.state is not null or (x.owes and h.seq is not null)) loop
-    select o.state, o.counted into e from bellwire.reopen(p_bindings[r.part], p_lane, array[r.seq]) o;
-    v_flags[r.n] := e.counted;
-    v_new[r.n] := r.owed and r.kept;
-    if e.counted then
-      k := 5 * (r.part - 1) + e.state;
-      v_more[k] := v_more[k] - 1;
-      if not v_new[r.n] then
-        k := 5 * (r.part - 1) + coalesce(r.state, e.state);
-        v_more[k] := v_more[k] + 1;
+  if v_left > 0 then
+    for r in
+      select x.part, x.seq, x.owes and not x.settles as owed, x.state, x.n::int as n
+      from unnest(x_parts, x_seqs, x_passed, x_owes, x_settles, x_states)
+        with ordinality x(part, seq, passed, owes, settles, state, n)
+      where p_live[x.part] and x.passed and v_flags[x.n::int] is null and (x.owes or x.state is not null) loop
+      perform 1 from bellwire.heads(p_lane, array[r.seq]);
+      continue when not found and r.state is null;
+      v_new[r.n] := found and r.owed;
+      select o.state, o.counted into e from bellwire.reopen(p_bindings[r.part], p_lane, array[r.seq]) o;
+      v_flags[r.n] := e.counted;
+      v_begin := v_begin + v_new[r.n]::int;
+      if e.counted then
+        k := 5 * (r.part - 1) + e.state;
+        v_more[k] := v_more[k] - 1;
+        if not v_new[r.n] then
+          k := 5 * (r.part - 1) + coalesce(r.state, e.state);
+          v_more[k] := v_more[k] + 1;
+        end if;
       end if;
-    end if;
-  end loop;
-  if true = any(x_owes) then
+    end loop;
+  end if;
+  if v_begin > 0 then
     perform bellwire.begin_debts(p_lane, p_bindings, p_live, v_new, v_flags, x_parts, x_seqs, x_passed, x_owes, x_settles,
       x_attempts, x_next, x_since, x_errors, x_reasons, x_replays);
   end if;

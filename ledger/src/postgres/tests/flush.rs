@@ -388,3 +388,53 @@ async fn an_old_flush_is_confirmed_by_the_next() {
     assert!(!memory.is_overdue());
     world.assert_whole().await;
 }
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn measure() {
+    let subject = OnServer::new(1).await;
+    let mut world = World::on(&subject, 1_000_000).await;
+    world.run("set track_functions = 'all'").await;
+    let flushes: Vec<_> = (0..300).map(|_| world.next(1_000)).collect();
+    let t = std::time::Instant::now();
+    for flush in flushes {
+        world.ledger.flush(flush).await.unwrap();
+    }
+    println!("plain: {:?} per flush", t.elapsed() / 300);
+    let mut all = std::time::Duration::ZERO;
+    for n in 0..50 {
+        let mut part = share(world.binding, world.version + 1, world.mark + 1_000);
+        world.version += 1;
+        for seq in world.mark + 1..=world.mark + 1_000 {
+            part = part.owes(seq, n);
+        }
+        world.mark += 1_000;
+        let flush = world.with(part);
+        let t = std::time::Instant::now();
+        world.ledger.flush(flush).await.unwrap();
+        all += t.elapsed();
+    }
+    println!("1,000 new debts: {:?} per flush", all / 50);
+    let mut all = std::time::Duration::ZERO;
+    for n in 0..100u64 {
+        let mut part = share(world.binding, world.version + 1, world.mark);
+        world.version += 1;
+        let first = 300_000 + n % 50 * 1_000;
+        for seq in first + 1..=first + 1_000 {
+            part = if n < 50 { part.owes(seq, 10_000) } else { part.settles(seq).ends(seq, FinalState::Delivered) };
+        }
+        let flush = world.with(part);
+        let t = std::time::Instant::now();
+        world.ledger.flush(flush).await.unwrap();
+        all += t.elapsed();
+        if n == 49 {
+            println!("1,000 debts put off: {:?} per flush", all / 50);
+            all = std::time::Duration::ZERO;
+        }
+    }
+    println!("1,000 debts settled: {:?} per flush", all / 50);
+    let rows = world.sql.query("select funcname::text, calls, total_time, self_time from pg_stat_user_functions where schemaname = $1 order by self_time desc limit 12", &[&world.schema]).await.unwrap();
+    for r in rows {
+        println!("{} {} {} {}", r.get::<_, String>(0), r.get::<_, i64>(1), r.get::<_, f64>(2), r.get::<_, f64>(3));
+    }
+}
