@@ -100,6 +100,17 @@ begin
   return true;
 end $fn$;
 
+-- Whether the open generation holds events, all of them accepted before a time.
+create function bellwire.open_is_old(p_before timestamptz) returns boolean language plpgsql stable as $fn$
+declare
+  v boolean;
+begin
+  execute format('select max(x.at) < $1 from bellwire.lane l cross join lateral (select t.appended_at as at
+      from bellwire.event_batch_%s t where t.lane = l.lane order by t.first_seq desc limit 1) x',
+    (select max(q.gen) from bellwire.generation q)) into v using p_before;
+  return coalesce(v, false);
+end $fn$;
+
 -- What upkeep looks at: bytes of the whole ledger and of the open generation, its number, its age in seconds, whether it
 -- holds any event, and the same of the newest dedup bucket.
 create function bellwire.sizes(
@@ -242,6 +253,7 @@ begin
   for gen, first_seq, closed in select q.gen, s.first_seq, q.closed_at is not null
       from bellwire.generation q join bellwire.lane_start s on s.gen = q.gen and s.lane = p_lane order by q.gen loop
     last_seq := null;
+    last_at := null;
     execute format('select t.first_seq + t.count - 1, t.appended_at from bellwire.event_batch_%s t
       where t.lane = $1 order by t.first_seq desc limit 1', gen) into last_seq, last_at using p_lane;
     last_seq := coalesce(last_seq, first_seq - 1);
@@ -279,6 +291,15 @@ begin
           and coalesce((j.record -> 'until' ->> p_lane::text)::bigint, 0) >= p_first);
 end $fn$;
 
+-- The places that a closed generation holds, of lanes where it holds any. A lane's start in the generation after it is
+-- kept as long as this one is there.
+create function bellwire.stretches_of(g int) returns table (lane smallint, first_seq bigint, last_seq bigint)
+language sql stable as $fn$
+  select s.lane, s.first_seq, n.first_seq - 1 from bellwire.lane_start s
+    join bellwire.lane_start n on n.gen = g + 1 and n.lane = s.lane and n.first_seq > s.first_seq
+    where s.gen = g order by s.lane
+$fn$;
+
 -- What retention may do with a closed generation: `open`, `young` (something in it is not older than p_before), `untallied`,
 -- `needed` or `free`; and how many events it holds.
 create function bellwire.judge_generation(g int, p_before timestamptz, out o_state text, out o_events bigint)
@@ -286,7 +307,7 @@ language plpgsql volatile as $fn$
 declare
   v_closed timestamptz;
   v_at timestamptz;
-  v_lane smallint;
+  v_last timestamptz;
   r record;
 begin
   o_state := 'open';
@@ -297,20 +318,21 @@ begin
   end if;
   execute format('select max(d.at) from bellwire.duplicate_%s d', g) into v_at;
   o_state := 'free';
-  for v_lane in select l.lane from bellwire.lane l order by l.lane loop
-    select * into r from bellwire.ranges(v_lane) x where x.gen = g;
-    continue when r.last_seq < r.first_seq;
+  for r in select * from bellwire.stretches_of(g) loop
+    execute format('select t.appended_at from bellwire.event_batch_%s t
+      where t.lane = $1 order by t.first_seq desc limit 1', g) into v_last using r.lane;
     o_events := o_events + r.last_seq - r.first_seq + 1;
-    v_at := greatest(v_at, r.last_at);
+    v_at := greatest(v_at, v_last);
     if v_at >= p_before then
       o_state := 'young';
       return;
-    elsif o_state = 'needed' then
-      continue;
-    elsif not exists (select from bellwire.tally t where t.lane = v_lane and t.upto >= r.last_seq) then
+    end if;
+  end loop;
+  for r in select * from bellwire.stretches_of(g) loop
+    if not exists (select from bellwire.tally t where t.lane = r.lane and t.upto >= r.last_seq) then
       o_state := 'untallied';
       return;
-    elsif bellwire.needed(v_lane, r.first_seq, r.last_seq) then
+    elsif o_state = 'free' and bellwire.needed(r.lane, r.first_seq, r.last_seq) then
       o_state := 'needed';
     end if;
   end loop;
@@ -363,8 +385,8 @@ create function bellwire.drop_generation(g int, p_before timestamptz, out o_stat
 language plpgsql volatile as $fn$
 declare
   v_until timestamptz := clock_timestamp() + interval '100 milliseconds';
-  v_lane smallint;
   v_open int;
+  v_kept int;
   v_table text;
   r record;
 begin
@@ -389,12 +411,12 @@ begin
   execute format('insert into bellwire.arrival as a (source, duplicate)
     select d.source, count(*) from bellwire.duplicate_%s d group by 1
     on conflict (source) do update set duplicate = a.duplicate + excluded.duplicate', g);
-  for v_lane in select l.lane from bellwire.lane l order by l.lane loop
-    for r in select x.*, lag(x.last_seq) over (order by x.gen) as before from bellwire.ranges(v_lane) x loop
-      continue when r.gen <> g or r.last_seq < r.first_seq;
-      perform bellwire.leave_uncounted(v_lane, r.first_seq, r.last_seq);
-      perform bellwire.fold_tallies(v_lane, coalesce(r.before, 0), r.last_seq);
-    end loop;
+  -- Tallies are folded from the end of the nearest older generation that stays.
+  select max(q.gen) into v_kept from bellwire.generation q where q.gen < g;
+  for r in select x.*, coalesce(n.first_seq - 1, 0) as kept from bellwire.stretches_of(g) x
+      left join bellwire.lane_start n on n.gen = v_kept + 1 and n.lane = x.lane loop
+    perform bellwire.leave_uncounted(r.lane, r.first_seq, r.last_seq);
+    perform bellwire.fold_tallies(r.lane, r.kept, r.last_seq);
   end loop;
   foreach v_table in array bellwire.generation_tables() loop
     execute format('lock table only bellwire.%s in access exclusive mode', v_table);
@@ -413,7 +435,7 @@ end $fn$;
 
 -- Who holds tables of a generation, for the warning: the session that has been at it longest, without its texts.
 create function bellwire.holder_of(g int) returns text language sql volatile as $fn$
-  select format('session %s of %s (%s, %s for %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'unnamed'), a.state,
+  select format('session %s of %s (%s, %s for %s)', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'unnamed'), coalesce(a.state, a.backend_type),
       date_trunc('second', clock_timestamp() - a.xact_start))
     from pg_locks l join pg_stat_activity a on a.pid = l.pid
     where l.granted and l.locktype = 'relation' and l.pid <> pg_backend_pid()

@@ -124,11 +124,6 @@ impl From<Fault> for Error {
     }
 }
 
-/// The answer of verbs that are being built.
-pub(super) fn unfinished() -> Error {
-    Error::Failed("not built yet".into())
-}
-
 /// A row that does not have the columns that this program expects.
 pub(super) fn misread(error: tokio_postgres::Error) -> Error {
     Error::Corrupt(format!("read a row: {}", chain(&error)))

@@ -91,7 +91,11 @@ pub(super) async fn heartbeat(shared: &Shared, beat: &Heartbeat) -> Result<Clust
     ];
     let sql = shared.sql("select * from bellwire.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9)");
     let rows = beat_once(shared, &sql, &params, beat).await?;
-    cluster_of(&rows)
+    let cluster = cluster_of(&rows)?;
+    if !cluster.rewound.is_empty() {
+        shared.reading.forget();
+    }
+    Ok(cluster)
 }
 
 /// Sends it over the own connection, and over a new one when that was lost: a sign of life may be given twice.

@@ -24,19 +24,23 @@ mod names;
 mod operate;
 mod pool;
 mod position;
+mod reading;
 mod retain;
 mod schema;
 mod tls;
 mod totals;
+mod upkeep;
 mod url;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use postgres_types::Type;
+use tokio::task::AbortHandle;
 
 use bellwire_schemas::Lane;
 
@@ -48,6 +52,7 @@ use flush::Deliveries;
 use lease::Leases;
 use names::Names;
 use pool::Pool;
+use reading::Reading;
 use schema::Schema;
 use url::Target;
 
@@ -63,12 +68,23 @@ pub struct PostgresOptions {
     /// The schema that holds the ledger, unless the URL names one by `schema=`; letters, digits and `_`. Several ledgers
     /// may share a database.
     pub schema: String,
+    /// Bytes after which a new generation is opened; else a twentieth of `max_bytes`, at most 1 GiB. Retention frees
+    /// whole generations.
+    pub generation_bytes: Option<u64>,
+    /// Age after which a new generation is opened when the one before holds events: a twentieth of what is kept, or less.
+    pub generation_age: Duration,
 }
 
 impl Default for PostgresOptions {
-    /// Eight lanes, no limit, schema `bellwire`.
+    /// Eight lanes, no limit, schema `bellwire`, generations of six hours.
     fn default() -> Self {
-        Self { lanes: 8, max_bytes: None, schema: "bellwire".into() }
+        Self {
+            lanes: 8,
+            max_bytes: None,
+            schema: "bellwire".into(),
+            generation_bytes: None,
+            generation_age: Duration::from_secs(6 * 3_600),
+        }
     }
 }
 
@@ -101,6 +117,10 @@ struct Shared {
     appenders: Appenders,
     /// Whether more than `max_bytes` are in use; refreshed by the maintenance.
     full: AtomicBool,
+    /// What reading keeps in memory.
+    reading: Reading,
+    /// The task that keeps the ledger in order, once it runs.
+    upkeep: OnceLock<AbortHandle>,
 }
 
 impl PostgresLedger {
@@ -127,10 +147,10 @@ impl PostgresLedger {
                 options.lanes
             )));
         }
-        let shared = Shared::new(pool, connector, schema, options.lanes, options.max_bytes, false);
+        let shared = Arc::new(Shared::new(pool, connector, schema, options.lanes, options.max_bytes, false));
         shared.refresh_generation().await?;
-        let shared = Arc::new(shared);
         append::start(&shared).await?;
+        upkeep::start(&shared, upkeep::Limits::of(&options));
         Ok(Self { shared })
     }
 
@@ -165,6 +185,7 @@ impl Shared {
         let (generation, full) = (AtomicI32::new(0), AtomicBool::new(false));
         let leases = Leases::default();
         let names = Names::default();
+        let reading = Reading::default();
         let (flushes, deliveries) = (Pool::later(connector.clone()), Deliveries::default());
         let appenders = Appenders::new(lanes);
         Self {
@@ -177,6 +198,8 @@ impl Shared {
             leases,
             names,
             appenders,
+            reading,
+            upkeep: OnceLock::new(),
             generation,
             read_only,
             max_bytes,
@@ -228,6 +251,9 @@ impl Shared {
 
     async fn close(&self) {
         self.appenders.close().await;
+        if let Some(task) = self.upkeep.get() {
+            task.abort();
+        }
         lease::give_back(self).await;
         self.flushes.close();
         self.pool.close();

@@ -12,10 +12,6 @@ use super::{Converted, Time, unescape};
 use crate::attributes::StoredAttributes;
 use crate::{Error, StoredEvent};
 
-/// The columns that [`Batch::of`] reads, in its order.
-pub(in crate::postgres) const BATCH: &str =
-    "first_seq, count, appended_at, sources, types, ids, keys, attributes, metas, data";
-
 /// A row of events, or some of them: its arrays have one element per event, or one for all where the table says so.
 pub(in crate::postgres) struct Batch<'a> {
     pub(super) lane: Lane,
@@ -32,7 +28,8 @@ pub(in crate::postgres) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a row that begins with the columns [`BATCH`].
+    /// Reads a row that begins with the columns first_seq, count, appended_at, sources, types, ids, keys, attributes,
+    /// metas, data of `event_batch`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the row is no batch.
@@ -63,11 +60,6 @@ impl<'a> Batch<'a> {
     /// The place of its last event.
     pub fn last(&self) -> Seq {
         Seq((self.first + self.count as u64).saturating_sub(1))
-    }
-
-    /// When it was accepted.
-    pub fn accepted_at(&self) -> Timestamp {
-        self.at
     }
 
     /// The numbers of the sources in it, repeated as in the row.
@@ -111,7 +103,30 @@ pub(in crate::postgres) struct RawEvent<'a> {
     data: Option<&'a [u8]>,
 }
 
-impl RawEvent<'_> {
+impl<'a> RawEvent<'a> {
+    /// Reads a row that holds one event: from a column on seq, accepted_at, source, type, id, key, attributes, meta,
+    /// data, as the function `events_at` answers.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the row is none.
+    pub fn of(row: &'a Row, column: usize, lane: Lane) -> Result<Self, Error> {
+        let read = || -> Result<Self, tokio_postgres::Error> {
+            let seq: i64 = row.try_get(column)?;
+            Ok(Self {
+                address: Address::new(lane, Seq(u64::try_from(seq).unwrap_or(0))),
+                accepted_at: row.try_get::<_, Time>(column + 1)?.0,
+                source: row.try_get(column + 2)?,
+                kind: row.try_get(column + 3)?,
+                id: row.try_get(column + 4)?,
+                key: row.try_get(column + 5)?,
+                attributes: row.try_get::<_, &str>(column + 6)?.as_bytes(),
+                meta: row.try_get::<_, Option<&str>>(column + 7)?.map(str::as_bytes),
+                data: row.try_get(column + 8)?,
+            })
+        };
+        read().map_err(|e| Error::Corrupt(format!("read an event of lane {lane}: {e}")))
+    }
+
     /// The event itself.
     ///
     /// # Errors
@@ -142,11 +157,6 @@ impl RawEvent<'_> {
             key: self.key.map(|key| unescape(key).into_owned()),
             event: Arc::new(event),
         })
-    }
-
-    /// Bytes of its payload.
-    pub fn data_len(&self) -> usize {
-        self.data.map_or(0, <[u8]>::len)
     }
 }
 

@@ -4,7 +4,7 @@ use bellwire_schemas::Event;
 use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, ToSql, Type, to_sql_checked};
 
-use super::{Converted, escape, sig};
+use super::{Converted, escape};
 use crate::Error;
 use crate::attributes::attributes;
 
@@ -35,8 +35,6 @@ pub(in crate::postgres) struct Columns<'a> {
     pub metas: Option<Column<'a>>,
     /// `bytea[]`, or null when no event has any.
     pub data: Option<Column<'a>>,
-    /// `bytea`, or null: see [`sig`].
-    pub sig: Option<Vec<u8>>,
 }
 
 impl<'a> Columns<'a> {
@@ -56,7 +54,6 @@ impl<'a> Columns<'a> {
             attributes: column(Field::Attributes),
             metas: any(|item| !item.event.meta.is_empty(), Field::Meta),
             data: any(|item| item.event.data.is_some(), Field::Data),
-            sig: sig(items.iter().map(|item| (item.event.id.as_str(), item.key))),
         }
     }
 }

@@ -17,7 +17,7 @@ use bellwire_schemas::Timestamp;
 use bytes::{BufMut, BytesMut};
 use postgres_types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
-pub(super) use batch::{BATCH, Batch, RawEvent};
+pub(super) use batch::{Batch, RawEvent};
 pub(super) use columns::{Columns, Item, texts};
 pub(super) use row::event_of;
 pub(super) use sig::{hashes, sig};

@@ -38,6 +38,10 @@ crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs cursor_a
 crate::conformance::suite!(@ OnServer, operators: bindings_start_where_they_say bindings_revise_and_rest pauses_are_kept
     refusals_add_up);
 crate::conformance::suite!(@ OnServer, questions: duplicates_and_quarantine totals_always_add_up arrivals_per_source);
+crate::conformance::suite!(@ OnServer, questions: reads_in_order_within_limits events_by_selector
+    pages_are_stable_while_appending);
+crate::conformance::suite!(@ OnServer, keeping: retention_keeps_what_is_needed places_are_never_used_twice
+    retention_of_everything_else closed_means_closed);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
@@ -119,9 +123,7 @@ impl Subject for OnServer {
     }
 
     async fn turn(&mut self) {
-        let open = self.number("select max(gen)::bigint from bellwire.generation").await;
-        self.sql(&format!("select bellwire.create_generation({})", open + 1)).await;
-        self.sql(&format!("select bellwire.rotate({open})")).await;
+        crate::postgres::upkeep::rotate(&self.ledger.shared).await.unwrap();
     }
 
     async fn expire(&mut self, controller: ControllerId) -> bool {
