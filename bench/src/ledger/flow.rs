@@ -58,6 +58,7 @@ pub async fn measure(server: &Server, length: Duration, report: &mut Report) -> 
             ("delivered_per_s", all.per_s),
             ("wal_bytes_per_event", all.wal_bytes),
             ("pg_cpu_us_per_event", all.cpu_us),
+            ("client_cpu_us_per_event", all.client_cpu_us),
         ],
     )])
 }

@@ -108,6 +108,7 @@ pub async fn dedup(server: &Server, length: Duration) -> anyhow::Result<Vec<Row>
                 ("append_per_s", without.per_s),
                 ("wal_bytes_per_event", with.wal_bytes),
                 ("pg_cpu_us_per_event", with.cpu_us),
+                ("client_cpu_us_per_event", with.client_cpu_us),
             ],
         ));
     }
@@ -122,12 +123,13 @@ pub async fn callers(server: &Server, length: Duration) -> anyhow::Result<Vec<Ro
     for callers in [8, 64, 256] {
         let mut rounds = Vec::new();
         for _ in 0..3 {
-            let run = |nth: usize, whistle: &Whistle| {
-                let ring = &ours.rings[nth % 2];
-                let appends = ring.appends(1, false, length, 200_000.0 / callers as f64 + 5_000.0, callers);
-                append_all(Arc::clone(&ours.ledger), appends, whistle.clone())
-            };
-            rounds.push(round(server, length, |w| (0..callers).map(|nth| run(nth, w)).collect()).await?);
+            let most = 200_000.0 / callers as f64 + 5_000.0;
+            let prepared: Vec<_> = (0..callers)
+                .map(|nth| ours.rings[nth % 2].appends(1, false, length, most, callers))
+                .collect();
+            let run =
+                |appends, whistle: &Whistle| append_all(Arc::clone(&ours.ledger), appends, whistle.clone());
+            rounds.push(round(server, length, |w| prepared.into_iter().map(|p| run(p, w)).collect()).await?);
         }
         let mut all = Round::median(rounds);
         rows.push(Row::new(
@@ -138,6 +140,7 @@ pub async fn callers(server: &Server, length: Duration) -> anyhow::Result<Vec<Ro
                 ("commit_p99_ms", percentile(&mut all.calls_ms, 0.99)),
                 ("wal_bytes_per_event", all.wal_bytes),
                 ("pg_cpu_us_per_event", all.cpu_us),
+                ("client_cpu_us_per_event", all.client_cpu_us),
             ],
         ));
     }
@@ -223,6 +226,8 @@ impl Compared {
                 ("wal_bytes_per_event", self.ours.wal_bytes),
                 ("raw_pg_cpu_us_per_event", self.raw.cpu_us),
                 ("pg_cpu_us_per_event", self.ours.cpu_us),
+                ("raw_client_cpu_us_per_event", self.raw.client_cpu_us),
+                ("client_cpu_us_per_event", self.ours.client_cpu_us),
                 ("raw_commit_p50_ms", percentile(&mut self.raw.calls_ms, 0.5)),
                 ("commit_p50_ms", percentile(&mut self.ours.calls_ms, 0.5)),
                 ("commit_p99_ms", percentile(&mut self.ours.calls_ms, 0.99)),

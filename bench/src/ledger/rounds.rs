@@ -16,6 +16,8 @@ pub struct Round {
     pub wal_bytes: f64,
     /// Processor time of the server per event, microseconds; NaN for a server on another machine.
     pub cpu_us: f64,
+    /// Processor time of this process per event, microseconds.
+    pub client_cpu_us: f64,
     /// Milliseconds from call to answer, of every call.
     pub calls_ms: Vec<f64>,
 }
@@ -106,6 +108,7 @@ impl Round {
             per_s: ran.events as f64 / seconds,
             wal_bytes: (after.wal_bytes - before.wal_bytes) / events,
             cpu_us: (after.cpu_us - before.cpu_us) / events,
+            client_cpu_us: (after.client_cpu_us - before.client_cpu_us) / events,
             calls_ms: ran.calls_ms,
         }
     }
@@ -113,8 +116,13 @@ impl Round {
     /// The rounds as one: medians, and the calls of all.
     pub fn median(rounds: Vec<Self>) -> Self {
         let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure).collect());
-        let (per_s, wal_bytes, cpu_us) = (of(|r| r.per_s), of(|r| r.wal_bytes), of(|r| r.cpu_us));
-        Self { per_s, wal_bytes, cpu_us, calls_ms: rounds.into_iter().flat_map(|r| r.calls_ms).collect() }
+        Self {
+            per_s: of(|r| r.per_s),
+            wal_bytes: of(|r| r.wal_bytes),
+            cpu_us: of(|r| r.cpu_us),
+            client_cpu_us: of(|r| r.client_cpu_us),
+            calls_ms: rounds.into_iter().flat_map(|r| r.calls_ms).collect(),
+        }
     }
 }
 

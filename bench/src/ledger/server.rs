@@ -27,6 +27,8 @@ pub struct Reading {
     pub wal_bytes: f64,
     /// Processor time of all its processes, microseconds.
     pub cpu_us: f64,
+    /// Processor time of this process, microseconds.
+    pub client_cpu_us: f64,
 }
 
 impl Server {
@@ -86,7 +88,8 @@ impl Server {
             .control
             .query_one("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8", &[])
             .await?;
-        Ok(Reading { wal_bytes: row.get(0), cpu_us: self.postmaster.map_or(f64::NAN, cpu_us) })
+        let cpu_us = self.postmaster.map_or(f64::NAN, cpu_us);
+        Ok(Reading { wal_bytes: row.get(0), cpu_us, client_cpu_us: ticks(std::process::id()) * TICK_US })
     }
 
     /// Removes what the measurements left, and stops a private server.
@@ -146,14 +149,19 @@ fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.first().and_then(|&pid| u32::try_from(pid).ok())
 }
 
+/// Ticks are hundredths of a second on every Linux that Rust runs on.
+const TICK_US: f64 = 10_000.0;
+
+/// Ticks of processor time that a process has used.
+fn ticks(pid: u32) -> f64 {
+    stat(pid).map_or(0.0, |fields| fields.iter().skip(10).take(2).sum::<u64>() as f64)
+}
+
 /// Processor time of a postmaster, its children, and those it has outlived.
 fn cpu_us(postmaster: u32) -> f64 {
-    let own = stat(postmaster).map_or(0, |f| f.iter().skip(10).take(4).sum::<u64>());
-    let children = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let fields = stat(pid)?;
-        (fields.first() == Some(&u64::from(postmaster))).then(|| fields.iter().skip(10).take(2).sum::<u64>())
-    });
-    // Ticks are hundredths of a second on every Linux that Rust runs on.
-    (own + children.sum::<u64>()) as f64 * 10_000.0
+    let gone = stat(postmaster).map_or(0.0, |fields| fields.iter().skip(12).take(2).sum::<u64>() as f64);
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let children: f64 = pids.filter(|pid| parent(*pid) == Some(postmaster)).map(ticks).sum();
+    (ticks(postmaster) + gone + children) * TICK_US
 }

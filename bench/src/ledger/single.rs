@@ -46,6 +46,7 @@ pub async fn measure(server: &Server, length: Duration, report: &mut Report) -> 
                 ("commits_per_s", round.per_s),
                 ("wal_bytes_per_event", round.wal_bytes),
                 ("pg_cpu_us_per_event", round.cpu_us),
+                ("client_cpu_us_per_event", round.client_cpu_us),
             ],
         )
     };
