@@ -152,10 +152,10 @@ async fn run_lane(
     whistle: Whistle,
 ) -> anyhow::Result<Ran> {
     let intake = tokio::spawn(append_all(Arc::clone(&feed), Arc::clone(&lane), appends, whistle.clone()));
-    let ran = deliver_all(&feed, &lane, &whistle).await?;
+    let mut ran = deliver_all(&feed, &lane, &whistle).await?;
     // Intake may be waiting for the mark: it looks at the whistle when woken.
     lane.mark.send_modify(|_| {});
-    intake.await??;
+    ran.keep(intake.await??);
     // What was appended in the last moment is worked off, but not counted.
     while *feed.tail(lane.lane).borrow() > lane.mark.borrow().0 {
         deliver(&feed, &lane).await?;
@@ -168,19 +168,21 @@ async fn append_all(
     lane: Arc<LaneOwned>,
     appends: Vec<Append>,
     whistle: Whistle,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Append>> {
     let mut marks = lane.mark.subscribe();
-    for append in appends {
+    let mut appends = appends.into_iter();
+    loop {
         marks
             .wait_for(|(mark, _)| feed.tail(lane.lane).borrow().0 < mark.0 + BEHIND || whistle.blown())
             .await?;
         if whistle.blown() {
-            return Ok(());
+            return Ok(appends.collect());
         }
+        let Some(append) = appends.next() else { break };
         feed.append(append).await?;
     }
     whistle.blow();
-    Ok(())
+    Ok(Vec::new())
 }
 
 async fn deliver_all(feed: &Feed, lane: &LaneOwned, whistle: &Whistle) -> anyhow::Result<Ran> {
@@ -197,7 +199,7 @@ async fn deliver_all(feed: &Feed, lane: &LaneOwned, whistle: &Whistle) -> anyhow
         let count = deliver(feed, lane).await?;
         ran.call(sent, count);
     }
-    ran.end();
+    ran.end(Vec::new());
     Ok(ran)
 }
 

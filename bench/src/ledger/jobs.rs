@@ -69,6 +69,6 @@ async fn work(client: Client, ring: Ring, whistle: Whistle) -> anyhow::Result<Ra
         client.execute(&complete, &[&ids]).await?;
         ran.call(sent, ids.len());
     }
-    ran.end();
+    ran.end(Vec::new());
     Ok(ran)
 }

@@ -202,7 +202,7 @@ pub async fn append_all(
             "the ledger did not store a prepared event"
         );
     }
-    ran.end();
+    ran.end(appends.collect());
     Ok(ran)
 }
 

@@ -145,6 +145,6 @@ async fn insert_all(
         ran.call(sent, batch);
         seq += i64::from(count);
     }
-    ran.end();
+    ran.end(Vec::new());
     Ok(ran)
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bellwire_ledger::Append;
+
 use super::server::{Reading, Server};
 use crate::table::percentile;
 
@@ -57,12 +59,13 @@ pub struct Ran {
     events: u64,
     calls_ms: Vec<f64>,
     ended: Instant,
+    unused: Vec<Append>,
 }
 
 impl Ran {
     /// Nothing so far.
     pub fn new() -> Self {
-        Self { events: 0, calls_ms: Vec::new(), ended: Instant::now() }
+        Self { events: 0, calls_ms: Vec::new(), ended: Instant::now(), unused: Vec::new() }
     }
 
     /// Counts one call that is over.
@@ -71,9 +74,15 @@ impl Ran {
         self.calls_ms.push(sent.elapsed().as_secs_f64() * 1_000.0);
     }
 
-    /// Stops the runner's own clock: tidying up is not measured.
-    pub fn end(&mut self) {
+    /// Stops the runner's own clock. Prepared work that is left over is dropped after the meters were read.
+    pub fn end(&mut self, unused: Vec<Append>) {
         self.ended = Instant::now();
+        self.keep(unused);
+    }
+
+    /// Takes prepared work that was left over.
+    pub fn keep(&mut self, unused: Vec<Append>) {
+        self.unused = unused;
     }
 }
 
@@ -96,9 +105,11 @@ where
         ran.events += one.events;
         ran.calls_ms.extend(one.calls_ms);
         ran.ended = ran.ended.max(one.ended);
+        ran.unused.extend(one.unused);
     }
     let seconds = ran.ended.duration_since(started).as_secs_f64();
-    Ok(Round::new(ran, seconds, &before, &server.read_meters().await?))
+    let after = server.read_meters().await?;
+    Ok(Round::new(ran, seconds, &before, &after))
 }
 
 impl Round {

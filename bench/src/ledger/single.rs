@@ -81,6 +81,6 @@ async fn insert_all(
         client.execute(&insert, &[&seq, &event.id, &event.kind, &attributes, &event.data.as_deref()]).await?;
         ran.call(sent, 1);
     }
-    ran.end();
+    ran.end(events);
     Ok(ran)
 }

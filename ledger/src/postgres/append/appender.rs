@@ -71,8 +71,11 @@ impl Appender {
             if !group.is_empty() && (full || mine.any(|id| ids.contains(&id))) {
                 break;
             }
-            ids.extend(job.hashes.iter().flatten());
-            ids.insert(job.id());
+            // Only a neighbour can bring one in again.
+            if self.waiting.len() > at + 1 {
+                ids.extend(job.hashes.iter().flatten());
+                ids.insert(job.id());
+            }
             group.extend(self.waiting.remove(at));
         }
         group

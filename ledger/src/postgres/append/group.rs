@@ -63,9 +63,16 @@ impl<'a> Group<'a> {
         let mut lanes: BTreeMap<u16, Vec<(usize, usize)>> = BTreeMap::new();
         let mut positions = Vec::new();
         for (n, job) in jobs.iter().enumerate() {
-            for (event, new) in job.append.events.iter().enumerate() {
-                if job.fates[event] == Fate::Fresh {
-                    lanes.entry(new.lane.0).or_default().push((n, event));
+            let fresh =
+                (0..).zip(&job.append.events).zip(&job.fates).filter(|(_, fate)| **fate == Fate::Fresh);
+            match job.only_lane() {
+                Some(lane) if job.stores() => {
+                    lanes.entry(lane).or_default().extend(fresh.map(|((event, _), _)| (n, event)));
+                }
+                _ => {
+                    for ((event, new), _) in fresh {
+                        lanes.entry(new.lane.0).or_default().push((n, event));
+                    }
                 }
             }
             positions.extend(shards[n].iter().enumerate().map(|(index, shard)| (n, index, *shard)));
@@ -73,9 +80,15 @@ impl<'a> Group<'a> {
         positions.sort_by_key(|(_, _, shard)| *shard);
         let known = lanes.keys().map(|lane| known_of(*lane, tried)).collect();
         let mut items = Vec::with_capacity(lanes.values().map(Vec::len).sum());
+        // Neighbours are nearly always of one source.
+        let mut known_source: Option<(&SourceName, i32)> = None;
         for (job, event) in lanes.values().flatten() {
             let new = &jobs[*job].append.events[*event];
-            let source = number(sources, &new.source)?;
+            let source = match known_source {
+                Some((name, number)) if *name == new.source => number,
+                _ => number(sources, &new.source)?,
+            };
+            known_source = Some((&new.source, source));
             items.push(Item { source, key: new.key.as_deref(), event: &new.event });
         }
         let now = tried.iter().map(|tried| tried.now).max().unwrap_or_default();

@@ -78,7 +78,7 @@ impl Job {
                 first_of.insert(hash, index);
             }
             hashes.push(identity.filter(|_| fate == Fate::Fresh).map(|(hash, _)| hash));
-            if fate == Fate::Fresh {
+            if fate == Fate::Fresh && used.last() != Some(&new.lane.0) {
                 used.insert(new.lane.0);
             }
             fates.push(fate);

@@ -4,6 +4,7 @@ use bellwire_schemas::Event;
 use bytes::{BufMut, BytesMut};
 use postgres_types::{IsNull, ToSql, Type, to_sql_checked};
 
+use super::json::put_attributes;
 use super::{Converted, escape};
 use crate::Error;
 use crate::attributes::attributes;
@@ -93,7 +94,7 @@ impl Field {
             Self::Kind => out.put_slice(escape(&event.kind).as_bytes()),
             Self::Id => out.put_slice(escape(&event.id).as_bytes()),
             // serde_json writes U+0000 as an escape of its own, so JSON text holds none.
-            Self::Attributes => serde_json::to_writer(out.writer(), &attributes(event))?,
+            Self::Attributes => put_attributes(event, out)?,
             Self::Meta if event.meta.is_empty() => return Ok(false),
             Self::Meta => serde_json::to_writer(out.writer(), &event.meta)?,
             Self::Key => match item.key {

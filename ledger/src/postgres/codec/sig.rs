@@ -6,7 +6,7 @@ const SMALL: usize = 9;
 /// (1 - e^(-4/10))^4 = 1.2 %.
 const BITS_PER_WORD: usize = 10;
 /// Bits set per word.
-const PROBES: u64 = 4;
+const PROBES: u32 = 4;
 /// Largest signature, bytes.
 const LARGEST: usize = 16 << 10;
 
@@ -44,23 +44,38 @@ pub(in crate::postgres) fn sig<'a>(
 }
 
 fn set(filter: &mut [u8], word: &str) {
-    let (a, b) = hashes(word);
-    let bits = filter.len() as u64 * 8;
-    for i in 0..PROBES {
-        let bit = (a.unsigned_abs() + i * b.unsigned_abs()) % bits;
+    let (a, b) = halves(word);
+    let bits = filter.len() as u32 * 8;
+    // The sums of the remainders, so that two divisions do for all probes.
+    let (mut bit, step) = (a % bits, b % bits);
+    for _ in 0..PROBES {
         filter[(bit / 8) as usize] |= 1 << (bit % 8);
+        bit += step;
+        if bit >= bits {
+            bit -= bits;
+        }
     }
 }
 
 /// The two hashes of a word, both below 2^31: what `bellwire.may_hold` is asked with.
 pub(in crate::postgres) fn hashes(word: &str) -> (i64, i64) {
-    // FNV-1a, stable across versions and machines, then mixed (the finish of splitmix64), because its high bits are
-    // poor for short words.
-    let fnv = word
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let mixed = mixed ^ (mixed >> 31);
-    ((mixed >> 33) as i64, (mixed & 0x7fff_ffff) as i64)
+    let (a, b) = halves(word);
+    (a.into(), b.into())
+}
+
+/// Stored filters depend on this: it must never change. Eight bytes at a time are mixed in by multiplication (one event's
+/// id costs a few nanoseconds), then all bits are spread by the finish of splitmix64.
+fn halves(word: &str) -> (u32, u32) {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ word.len() as u64;
+    let (eights, rest) = word.as_bytes().as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    for eight in eights.iter().chain([&last]) {
+        hash = (hash ^ u64::from_le_bytes(*eight)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 32;
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    ((hash >> 33) as u32, (hash & 0x7fff_ffff) as u32)
 }

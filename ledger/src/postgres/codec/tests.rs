@@ -97,6 +97,13 @@ proptest! {
     }
 
     #[test]
+    fn attributes_are_the_json_that_serde_writes((_, _, event) in events()) {
+        let mut out = BytesMut::new();
+        super::json::put_attributes(&event, &mut out).unwrap();
+        prop_assert_eq!(out, serde_json::to_vec(&crate::attributes::attributes(&event)).unwrap());
+    }
+
+    #[test]
     fn a_broken_row_is_an_error_and_no_panic(raw in proptest::collection::vec(any::<u8>(), 0..60)) {
         if let Ok(elements) = Elements::from_sql(&Type::TEXT_ARRAY, &raw) {
             prop_assert!(elements.take(100).count() <= 100);
