@@ -4,6 +4,7 @@ mod cluster;
 mod exactly_once;
 mod flush;
 mod opening;
+mod pooler;
 mod stored;
 mod stress;
 
