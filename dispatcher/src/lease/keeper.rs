@@ -25,6 +25,9 @@ const LONE_BEAT: Duration = Duration::from_secs(5);
 const LOST_REST: Duration = Duration::from_millis(100);
 /// Before a lane that could not be taken, or that broke down, is asked for again.
 const REFUSED_REST: Duration = Duration::from_secs(1);
+/// Heartbeats to wait for before lanes of others are taken, after the ledger was away for longer than leases are
+/// believed: the others were cut off as well, and need as long to be heard again.
+const CALM_BEATS: u32 = 3;
 /// How long the farewell may take.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,10 @@ pub(crate) struct Keeper {
     told: Told,
     /// When to look again, earlier than the next heartbeat would be due.
     hurry: Option<Instant>,
+    /// When the last answered heartbeat was sent.
+    heard_at: Option<Instant>,
+    /// Lanes that were others' are left alone until then.
+    calm_until: Option<Instant>,
 }
 
 /// A lane that is ours, being taken or being given back.
@@ -78,7 +85,22 @@ impl Keeper {
     ) -> Self {
         let (holds, tasks, releases) = (BTreeMap::new(), JoinSet::new(), JoinSet::new());
         let told = Told::default();
-        Self { rooms, roster, fence, stop, view, epochs, holds, tasks, releases, told, hurry: None }
+        let (hurry, heard_at, calm_until) = (None, None, None);
+        Self {
+            rooms,
+            roster,
+            fence,
+            stop,
+            view,
+            epochs,
+            holds,
+            tasks,
+            releases,
+            told,
+            hurry,
+            heard_at,
+            calm_until,
+        }
     }
 
     /// Keeps the leases until the dispatcher ends and every lane is given back.
@@ -160,6 +182,11 @@ impl Keeper {
         if self.view.borrow().trouble.is_some() {
             tracing::info!("the ledger answers heartbeats again");
         }
+        let options = self.rooms.lease;
+        let is_long = |at: Instant| sent_at.saturating_duration_since(at) > options.trust;
+        if self.heard_at.replace(sent_at).is_some_and(is_long) && self.rooms.ledger().is_shared() {
+            self.calm_until = Some(Instant::now() + options.beat * CALM_BEATS);
+        }
         for owner in &cluster.lanes {
             let Some(hold) = self.holds.get(&owner.lane) else { continue };
             // While it is being taken, the fence compares the epochs.
@@ -193,7 +220,13 @@ impl Keeper {
             let place = if hold.is_kept() { &mut held.kept } else { &mut held.leaving };
             place.insert(*lane);
         }
-        let orders = orders(self.rooms.controller, cluster, &held);
+        let mut orders = orders(self.rooms.controller, cluster, &held);
+        if self.calm_until.is_some_and(|until| Instant::now() < until) {
+            let ours = |lane: &Lane| {
+                cluster.lanes.iter().any(|l| l.lane == *lane && l.owner == Some(self.rooms.controller))
+            };
+            orders.take.retain(ours);
+        }
         for lane in orders.give {
             if let Some(hold) = self.holds.get(&lane) {
                 tracing::info!(%lane, "giving the lane to another controller");

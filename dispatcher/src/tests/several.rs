@@ -186,6 +186,32 @@ async fn without_a_heartbeat_nothing_starts_and_afterwards_it_goes_on_as_if_noth
     assert_eq!(ana.handle.binding_live(id).unwrap().state, "ok");
 }
 
+/// The database is away for everybody: whoever is heard first must not take the lanes of those who come right after.
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_everybody_goes_on_with_its_lanes() {
+    let mut world = world(8).await;
+    let (ana, ben) = (world.peer(1, quick()).await, world.peer(2, quick()).await);
+    balanced(&world, &[&ana, &ben], &[4, 4]).await;
+    let before = (ana.handle.lanes(), ben.handle.lanes());
+    for peer in [&ana, &ben] {
+        world.ledger.refuse_heartbeats(peer.id, true);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.ledger.expire(ana.id);
+    world.ledger.expire(ben.id);
+    world.ledger.refuse_heartbeats(ben.id, false);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.ledger.refuse_heartbeats(ana.id, false);
+    let sent = send(&mut world, &[&ana, &ben], 0, 300).await;
+    world.settled().await;
+    ended_once(&world, &sent).await;
+    assert_eq!((ana.handle.lanes(), ben.handle.lanes()), before);
+    // And when one of them stays away, its lanes are taken after all.
+    world.ledger.refuse_heartbeats(ben.id, true);
+    world.ledger.expire(ben.id);
+    balanced(&world, &[&ana], &[8]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_lost_events_is_read_anew() {
     let mut world = world(1).await;

@@ -90,7 +90,6 @@ async fn run(seed: u64) {
             assert_eq!(finals, [expected], "seed {seed}: event {n} for {}", record.name);
         }
     }
-    let owned: usize = peers.iter().map(Peer::owned).sum();
     world
         .until("every lane has one owner", async |_| peers.iter().map(Peer::owned).sum::<usize>() == 5)
         .await;

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bellwire_dispatcher::replay;
-use bellwire_ledger::{ReplayRecord, ReplayState};
+use bellwire_ledger::{Ledger, ReplayRecord, ReplayState};
 use bellwire_schemas::ReplayId;
 use bellwire_schemas::api::{List, ReplayRequest, ReplayView};
 
@@ -26,6 +26,9 @@ pub async fn list(State(app): State<Reads>) -> Result<Json<List<ReplayView>>, Pr
 pub async fn show(State(app): State<Reads>, Path(id): Path<String>) -> Result<Json<ReplayView>, Problem> {
     Ok(Json(view(find(&app, &id).await?)))
 }
+
+/// How often a number is chosen anew because another controller took it first.
+const TRIES: usize = 10;
 
 /// `POST /v1/replays`: counts with `dry_run`, else starts. The same id twice gives the first one again.
 pub async fn create(
@@ -53,18 +56,14 @@ pub async fn create(
     {
         return Ok(Json(view(old)).into_response());
     }
-    let id = match request.id {
-        Some(id) => id,
-        None => ReplayId::new(format!("r-{}", app.ledger().replays().await?.len() + 1)),
-    };
     let plan = replay::plan(app.ledger().as_ref(), &request.selector, &binding, now).await?;
     let mut until = BTreeMap::new();
     for lane in 1..=app.ledger().lanes() {
         let lane = bellwire_schemas::Lane(lane);
         until.insert(lane, app.ledger().tail(lane).await?);
     }
-    let record = ReplayRecord {
-        id,
+    let mut record = ReplayRecord {
+        id: request.id.clone().unwrap_or_else(|| ReplayId::new("")),
         version: 1,
         selector: request.selector,
         binding: binding.id,
@@ -77,10 +76,45 @@ pub async fn create(
         by: caller.name,
         created_at: now,
     };
-    app.ledger().save_replay(&record, &[]).await?;
+    if let Some(first) = store(app.ledger().as_ref(), &mut record, request.id.is_some()).await? {
+        return Ok(Json(view(first)).into_response());
+    }
     tracing::info!(target: "audit", verb = "replay", id = %record.id, by = %record.by, total = record.total, "replay");
     app.dispatcher.poke();
     Ok((StatusCode::CREATED, Json(view(record))).into_response())
+}
+
+/// Stores a new replay, under the next number when it has no name. Answers with the replay that another controller
+/// stored under this name at the same time, if so.
+async fn store(
+    ledger: &dyn Ledger,
+    record: &mut ReplayRecord,
+    is_named: bool,
+) -> Result<Option<ReplayRecord>, Problem> {
+    for _ in 0..TRIES {
+        if !is_named {
+            record.id = next_id(ledger).await?;
+        }
+        ledger.save_replay(record, &[]).await?;
+        match ledger.replay(&record.id).await?.filter(|stored| !is_same(stored, record)) {
+            None => return Ok(None),
+            Some(first) if is_named => return Ok(Some(first)),
+            Some(_) => {}
+        }
+    }
+    Err(Problem::new(StatusCode::CONFLICT, "conflict", "others start replays at the same time: try again"))
+}
+
+/// The number after the last one.
+async fn next_id(ledger: &dyn Ledger) -> Result<ReplayId, Problem> {
+    let number = |record: &ReplayRecord| record.id.as_str().strip_prefix("r-")?.parse::<u64>().ok();
+    let last = ledger.replays().await?.iter().filter_map(number).max().unwrap_or(0);
+    Ok(ReplayId::new(format!("r-{}", last.saturating_add(1))))
+}
+
+/// Whether the stored record came of this request: its state may have moved on.
+fn is_same(stored: &ReplayRecord, asked: &ReplayRecord) -> bool {
+    stored.created_at == asked.created_at && stored.by == asked.by && stored.selector == asked.selector
 }
 
 /// `POST /v1/replays/{replay}/pause`, `/resume`, `/cancel`.
