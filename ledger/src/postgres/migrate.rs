@@ -25,6 +25,7 @@ const MIGRATIONS: Steps = &[
     ("delivery", include_str!("../../../migrations/postgres/0004_delivery.sql")),
     ("cluster", include_str!("../../../migrations/postgres/0005_cluster.sql")),
     ("accounts", include_str!("../../../migrations/postgres/0006_accounts.sql")),
+    ("views", include_str!("../../../migrations/postgres/0007_views.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -5,6 +5,7 @@ mod exactly_once;
 mod flush;
 mod opening;
 mod pooler;
+mod people;
 mod stored;
 mod stress;
 
