@@ -2,7 +2,7 @@
 
 use bellwire_schemas::{Address, BindingId, Epoch, Lane, ReplayId, Seq};
 
-use super::{LANES, SOURCES, World, both};
+use super::{CONTROLLERS, LANES, SOURCES, World, both};
 use crate::conformance::Subject;
 use crate::conformance::build::*;
 use crate::{DeadLetterQuery, DeliveryKey, Flush, Ledger, Owed, OwedReason, Pause, Refusal, ReplayState};
@@ -123,6 +123,10 @@ impl<S: Subject> World<S> {
         let first = self.subject.ledger();
         self.handles = [first.clone(), self.subject.beside().await.unwrap_or_else(|| first.clone())];
         self.ledger = first;
+        // A controller that ends gives back its lanes, but is a member until its lease ends.
+        for controller in CONTROLLERS {
+            both!(self, leave(controller));
+        }
         self.own().await;
     }
 }

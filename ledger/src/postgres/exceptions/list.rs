@@ -84,21 +84,22 @@ pub(in crate::postgres) async fn dead_letters(
             ],
         );
     }
-    // One more than asked, with all that share its place, shows whether there are more; `before` counts the payloads
-    // before a place without reading them.
+    // `before` counts the payloads before a place without reading them.
     let sql = format!(
         "with found as materialized (
            select d.binding, d.lane, d.seq, d.died_at, coalesce(octet_length(d.data), 0) as bytes from bellwire.dead d{}
-           order by d.died_at desc, d.lane desc, d.seq desc fetch first {} rows with ties),
+           order by d.died_at desc, d.lane desc, d.seq desc fetch first {limit} rows with ties),
+         last as (select f.died_at, f.lane, f.seq from found f order by f.died_at, f.lane, f.seq limit 1),
          weighed as (
            select f.*, count(*) over () as total, sum(bytes) over up_to - sum(bytes) over place as before from found f
            window up_to as (order by died_at desc, lane desc, seq desc), place as (partition by died_at, lane, seq))
-         {}, w.total from weighed w join bellwire.dead d using (binding, lane, seq)
-         join bellwire.source s on s.id = d.source
+         {}, w.total, (select exists (select from bellwire.dead d{} (d.died_at, d.lane, d.seq) <
+             (select l.died_at, l.lane, l.seq from last l)))
+         from weighed w join bellwire.dead d using (binding, lane, seq) join bellwire.source s on s.id = d.source
          where w.before <= {PAGE_BYTES} order by d.died_at desc, d.lane desc, d.seq desc, d.binding desc",
         clause.sql,
-        limit + 1,
         DEAD_LETTER.split_once("\n     from").map_or(DEAD_LETTER, |(columns, _)| columns),
+        if clause.sql.is_empty() { " where".into() } else { format!("{} and", clause.sql) },
     );
     let params: Vec<Param<'_>> = clause
         .values
@@ -106,21 +107,12 @@ pub(in crate::postgres) async fn dead_letters(
         .map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone()))
         .collect();
     let rows = shared.pool.ask(&shared.schema.replace(&sql), &params).await?;
-    let total: i64 = rows.first().map_or(Ok(0), |row| row.try_get(17)).map_err(misread)?;
     let items = rows.iter().map(dead_letter_of).collect::<Result<Vec<_>, _>>()?;
-    Ok(page_of(items, limit, usize::try_from(total).unwrap_or(0)))
-}
-
-/// Cuts a page after so many items and those that share the place of the last one.
-fn page_of(mut items: Vec<DeadLetter>, limit: usize, total: usize) -> Page<DeadLetter> {
-    let place = |d: &DeadLetter| (d.died_at, d.event.address);
-    let mut count = limit.min(items.len());
-    while count > 0 && count < items.len() && place(&items[count]) == place(&items[count - 1]) {
-        count += 1;
-    }
-    items.truncate(count);
-    let last = items.last().map(|d| Cursor { at: d.died_at, address: d.event.address });
-    Page { next: last.filter(|_| count < total), items }
+    let Some(last) = rows.last() else { return Ok(Page { items, next: None }) };
+    let (total, more): (i64, bool) = (last.try_get(17).map_err(misread)?, last.try_get(18).map_err(misread)?);
+    let cut = more || usize::try_from(total).is_ok_and(|total| total > items.len());
+    let place = items.last().map(|d| Cursor { at: d.died_at, address: d.event.address });
+    Ok(Page { next: place.filter(|_| cut), items })
 }
 
 fn conditions(query: &DeadLetterQuery) -> Where {

@@ -3,9 +3,10 @@
 mod cluster;
 mod exactly_once;
 mod flush;
+mod histories;
 mod opening;
-mod pooler;
 mod people;
+mod pooler;
 mod stored;
 mod stress;
 
@@ -32,18 +33,7 @@ pub(super) fn server() -> String {
     })
 }
 
-// Named one by one while the verbs of the suite are being built.
-crate::conformance::suite!(@ OnServer, appends: dedup_within_its_window positions_dedup_quarantine_together);
-crate::conformance::suite!(@ OnServer, cluster: members_and_owners an_ended_lease_frees_the_lane leaving_gives_back);
-crate::conformance::suite!(@ OnServer, deliveries: ownership_and_epochs cursor_and_exceptions flush_is_fenced
-    flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order log_of_an_event);
-crate::conformance::suite!(@ OnServer, operators: bindings_start_where_they_say bindings_revise_and_rest pauses_are_kept
-    refusals_add_up);
-crate::conformance::suite!(@ OnServer, questions: duplicates_and_quarantine totals_always_add_up arrivals_per_source);
-crate::conformance::suite!(@ OnServer, questions: reads_in_order_within_limits events_by_selector
-    pages_are_stable_while_appending);
-crate::conformance::suite!(@ OnServer, keeping: retention_keeps_what_is_needed places_are_never_used_twice
-    retention_of_everything_else closed_means_closed);
+crate::conformance::suite!(OnServer);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
