@@ -41,12 +41,12 @@ pub(crate) struct View {
 
 /// Keeps the leases.
 pub(crate) struct Keeper {
-    pub(crate) rooms: Arc<Rooms>,
-    pub(crate) roster: Arc<Roster>,
-    pub(crate) fence: Arc<Fence>,
-    pub(crate) stop: watch::Receiver<Stop>,
-    pub(crate) view: watch::Sender<View>,
-    pub(crate) epochs: BTreeMap<Lane, watch::Sender<Option<Epoch>>>,
+    rooms: Arc<Rooms>,
+    roster: Arc<Roster>,
+    fence: Arc<Fence>,
+    stop: watch::Receiver<Stop>,
+    view: watch::Sender<View>,
+    epochs: BTreeMap<Lane, watch::Sender<Option<Epoch>>>,
     holds: BTreeMap<Lane, Hold>,
     tasks: JoinSet<(Lane, End)>,
     releases: JoinSet<()>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::{DeliveryKey, Ledger, LogOutcome, Pause, ReplayRecord, ReplayState};
+use bellwire_schemas::live::Fact;
 use bellwire_schemas::selector::Selector;
 use bellwire_schemas::{Address, FailureClass, Lane, ReplayId};
 use serde_json::json;
@@ -184,6 +185,33 @@ async fn without_a_heartbeat_nothing_starts_and_afterwards_it_goes_on_as_if_noth
     assert_eq!(ana.handle.lanes(), epochs, "the same epochs go on");
     assert_eq!(ana.functions.calls().len(), 800);
     assert_eq!(ana.handle.binding_live(id).unwrap().state, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_are_told_who_comes_and_goes_and_which_lanes_move() {
+    let world = world(2).await;
+    let ana = world.peer(1, quick()).await;
+    balanced(&world, &[&ana], &[2]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut live = world.live.subscribe();
+    let ben = world.peer(2, quick()).await;
+    balanced(&world, &[&ana, &ben], &[1, 1]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let cluster = ana.handle.cluster();
+    assert_eq!(cluster.controllers.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["peer-1", "peer-2"]);
+    assert_eq!(cluster.lanes.iter().map(|l| l.owner.unwrap()).collect::<BTreeSet<_>>().len(), 2);
+    ben.handle.shutdown(Duration::from_secs(5)).await;
+    balanced(&world, &[&ana], &[2]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut told = Vec::new();
+    while let Ok(fact) = live.try_recv() {
+        if let Fact::Condition { subject, state, .. } = fact {
+            told.push(format!("{subject} {state}"));
+        }
+    }
+    for expected in ["controller peer-2 joined", "lane 2 let-go", "lane 2 taken", "controller peer-2 left"] {
+        assert!(told.iter().any(|line| line == expected), "{expected}: {told:?}");
+    }
 }
 
 /// The database is away for everybody: whoever is heard first must not take the lanes of those who come right after.
