@@ -43,10 +43,11 @@ begin
   return query select s.name, s.id from bellwire.shard s where s.name = any(p_names);
 end $fn$;
 
--- Makes `append_<g>`, which commits a group of appends to generation g, whole or not at all. A refusal raises; three
--- answers are given without anything written: `o_present` names appends of the group that are there already;
--- `o_dup_*` names hashes that are remembered, as their index from 0, and the address of the first; else `o_first` is
--- the first place in each lane and `o_at` the moment of acceptance.
+-- Makes `append_<g>`, which commits a group of appends to generation g, whole or not at all. A refusal raises; the answer
+-- is one array, which costs less than a row:
+--   0, the moment of acceptance (microseconds since 1970), the first place in each lane: stored
+--   1, which appends of the group (from 1): those are there already, nothing was written
+--   2, which hash (from 1), lane and place of the first, and so on: those are remembered, nothing was written
 --
 -- `p_retry`     an append of the group was sent before: appends without events are looked for too
 -- `p_appends`   the appends, `p_marks` those of them that store no event
@@ -75,19 +76,17 @@ create function bellwire.append_%1$s(
   p_buckets int[], p_hashes uuid[], p_hash_lane smallint[], p_hash_offset int[], p_hash_until timestamptz[],
   p_dup_part int[], p_dup_ord int[], p_dup_source int[], p_dup_id text[], p_dup_lane smallint[], p_dup_seq bigint[],
   p_q_part int[], p_q_source int[], p_q_reason text[], p_q_bytes bytea[], p_q_meta text[])
-returns table (o_at timestamptz, o_first bigint[], o_present uuid[], o_dup int[], o_dup_lane smallint[], o_dup_seq bigint[])
-language plpgsql volatile
--- A plan made while a table was small must not survive into the time when it is large.
-set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan
-as $append$
+returns bigint[] language plpgsql volatile as $append$
 declare
   lanes   int := coalesce(cardinality(p_lanes), 0);
   appends int := cardinality(p_appends);
   newest  int := p_buckets[cardinality(p_buckets)];
   stale   boolean := false;
+  moment  timestamptz := p_now;
+  firsts  bigint[] := '{}';
+  answer  bigint[];
   place   bigint;
-  moment  timestamptz;
-  present uuid[];
+  before  timestamptz;
   ids     uuid[];
   counts  int[];
   first   int := 1;
@@ -109,53 +108,54 @@ begin
     raise exception using errcode = 'BW001', message = 'the generation is closed';
   end if;
 
-  o_at := p_now;
   for i in 1 .. lanes loop
     place := null;
-    select t.first_seq + t.count, t.appended_at into place, moment
+    select t.first_seq + t.count, t.appended_at into place, before
       from bellwire.event_batch_%1$s t where t.lane = p_lanes[i] order by t.first_seq desc limit 1;
     if place is null then
       select s.first_seq into strict place from bellwire.lane_start s where s.gen = %1$s and s.lane = p_lanes[i];
-      select t.appended_at into moment
+      select t.appended_at into before
         from bellwire.event_batch t where t.lane = p_lanes[i] order by t.first_seq desc limit 1;
     end if;
     if p_known[i] > place then
       raise exception using errcode = 'BW007', message = 'the database went back', detail = p_lanes[i] || ' ' || place;
     end if;
     if p_known[i] < place then
-      select array_agg(a) into present
-        from bellwire.event_batch_%1$s t, unnest(coalesce(t.part_ids, array[t.append_id])) a
-        where t.lane = p_lanes[i] and t.first_seq >= p_known[i]
-          and (t.append_id = any(p_appends) or t.part_ids && p_appends) and a = any(p_appends);
-      o_present := o_present || present;
+      -- Here and below: a plan made while a table was small must not survive into the time when it is large.
+      perform set_config('enable_seqscan', 'off', true);
+      answer := answer || (
+        select array_agg(array_position(p_appends, a)::bigint)
+          from bellwire.event_batch_%1$s t, unnest(coalesce(t.part_ids, array[t.append_id])) a
+          where t.lane = p_lanes[i] and t.first_seq >= p_known[i]
+            and (t.append_id = any(p_appends) or t.part_ids && p_appends) and a = any(p_appends));
     end if;
-    o_first[i] := place;
-    o_at := greatest(o_at, moment);
+    firsts[i] := place;
+    moment := greatest(moment, before);
   end loop;
   if p_retry then
-    select array_agg(m.append_id) into present from bellwire.append_mark_%1$s m where m.append_id = any(p_appends);
-    o_present := o_present || present;
+    answer := answer || (
+      select array_agg(array_position(p_appends, m.append_id)::bigint)
+        from bellwire.append_mark_%1$s m where m.append_id = any(p_appends));
   end if;
-  if o_present is not null then
-    return next;
-    return;
+  if answer is not null then
+    return 1::bigint || answer;
   end if;
 
   if p_hashes is not null then
     if newest is distinct from (select max(b.bucket) from bellwire.dedup_bucket b) then
       raise exception using errcode = 'BW003', message = 'a new dedup bucket was opened';
     end if;
-    select array_agg(h.o::int - 1) filter (where d.until > p_now), array_agg(d.lane) filter (where d.until > p_now),
-        array_agg(d.seq) filter (where d.until > p_now), coalesce(bool_or(d.until <= p_now), false)
-      into o_dup, o_dup_lane, o_dup_seq, stale
+    perform set_config('enable_seqscan', 'off', true);
+    select array_agg(v.v order by h.o, v.n) filter (where d.until > p_now), coalesce(bool_or(d.until <= p_now), false)
+      into answer, stale
       from unnest(p_hashes) with ordinality h (h, o)
       cross join lateral (
         select d.lane, d.seq, d.until from bellwire.dedup d
         where d.bucket = any(p_buckets) and d.h = h.h and (d.until > p_now or d.bucket = newest)
-        order by d.until desc limit 1) d;
-    if o_dup is not null then
-      return next;
-      return;
+        order by d.until desc limit 1) d
+      cross join lateral (values (1, h.o), (2, d.lane::bigint), (3, d.seq)) v (n, v);
+    if answer is not null then
+      return 2::bigint || answer;
     end if;
   end if;
 
@@ -172,12 +172,12 @@ begin
   if p_hashes is not null then
     if stale then
       update bellwire.dedup d
-        set lane = p_lanes[u.lane], seq = o_first[u.lane] + u.n, until = u.until
+        set lane = p_lanes[u.lane], seq = firsts[u.lane] + u.n, until = u.until
         from unnest(p_hashes, p_hash_lane, p_hash_offset, p_hash_until) u (h, lane, n, until)
         where d.bucket = newest and d.h = u.h and d.until <= p_now and u.until > p_now;
     end if;
     insert into bellwire.dedup (bucket, h, lane, seq, until)
-      select newest, u.h, p_lanes[u.lane], o_first[u.lane] + u.n, u.until
+      select newest, u.h, p_lanes[u.lane], firsts[u.lane] + u.n, u.until
         from unnest(p_hashes, p_hash_lane, p_hash_offset, p_hash_until) u (h, lane, n, until)
         where u.until > p_now
           and (not stale or not exists (select from bellwire.dedup d where d.bucket = newest and d.h = u.h))
@@ -194,8 +194,8 @@ begin
     end if;
     insert into bellwire.event_batch_%1$s (gen, lane, first_seq, count, append_id, part_ids, part_counts, appended_at,
         sources, types, ids, keys, attributes, metas, data, sig)
-      values (%1$s, p_lanes[i], o_first[i], p_counts[i], ids[1],
-        case when cardinality(ids) > 1 then ids end, case when cardinality(ids) > 1 then counts end, o_at,
+      values (%1$s, p_lanes[i], firsts[i], p_counts[i], ids[1],
+        case when cardinality(ids) > 1 then ids end, case when cardinality(ids) > 1 then counts end, moment,
         case when lanes = 1 or cardinality(p_sources) = 1 then p_sources else p_sources[first:last] end,
         case when lanes = 1 or cardinality(p_types) = 1 then p_types else p_types[first:last] end,
         case when lanes = 1 then p_ids else p_ids[first:last] end,
@@ -208,19 +208,19 @@ begin
   end loop;
 
   if p_marks is not null then
-    insert into bellwire.append_mark_%1$s (gen, append_id, appended_at) select %1$s, m, o_at from unnest(p_marks) m order by m;
+    insert into bellwire.append_mark_%1$s (gen, append_id, appended_at) select %1$s, m, moment from unnest(p_marks) m order by m;
   end if;
   if p_dup_ord is not null then
     insert into bellwire.duplicate_%1$s (gen, append_id, ord, at, source, id, lane, seq)
-      select %1$s, p_appends[u.part], u.ord, o_at, u.source, u.id, u.lane,
-          case when u.seq > 0 then u.seq else o_first[array_position(p_lanes, u.lane)] - u.seq end
+      select %1$s, p_appends[u.part], u.ord, moment, u.source, u.id, u.lane,
+          case when u.seq > 0 then u.seq else firsts[array_position(p_lanes, u.lane)] - u.seq end
         from unnest(p_dup_part, p_dup_ord, p_dup_source, p_dup_id, p_dup_lane, p_dup_seq) u (part, ord, source, id, lane, seq);
   end if;
   if p_q_part is not null then
     insert into bellwire.quarantine (append_id, at, source, reason, bytes, meta)
-      select p_appends[u.part], o_at, u.source, u.reason, u.bytes, u.meta
+      select p_appends[u.part], moment, u.source, u.reason, u.bytes, u.meta
         from unnest(p_q_part, p_q_source, p_q_reason, p_q_bytes, p_q_meta) u (part, source, reason, bytes, meta);
   end if;
-  return next;
+  return array[0, (extract(epoch from moment) * 1000000)::bigint] || firsts;
 end $append$ $make$, g);
 end $create$;

@@ -14,14 +14,14 @@ use crate::append::QUARANTINED_BYTES;
 use crate::postgres::Shared;
 use crate::postgres::codec::{Columns, Item, Time, escape, sig};
 use crate::postgres::connect::Connection;
-use crate::postgres::fault::Outcome;
+use crate::postgres::fault::{Fault, Outcome};
 use crate::postgres::names::Sources;
 use crate::{Appended, Error, PositionAdvance};
 
 /// How long one call may take, waiting for the lanes included.
 const CALL: Duration = Duration::from_secs(10);
 
-const CALL_SQL: &str = "select o_at, o_first, o_present, o_dup, o_dup_lane, o_dup_seq from bellwire.append_{g}(
+const CALL_SQL: &str = "select bellwire.append_{g}(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
     $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)";
 
@@ -29,8 +29,8 @@ const CALL_SQL: &str = "select o_at, o_first, o_present, o_dup, o_dup_lane, o_du
 pub(super) enum Told {
     /// Committed: when, and the first place in each lane of the group.
     Stored { at: Timestamp, firsts: Vec<i64> },
-    /// Nothing was written: these appends are there already.
-    Present(Vec<Uuid>),
+    /// Nothing was written: these jobs are there already.
+    Present(Vec<usize>),
     /// Nothing was written: these identities are remembered. Job, event, address of the first.
     Duplicates(Vec<(usize, usize, Address)>),
 }
@@ -183,8 +183,7 @@ impl<'a> Group<'a> {
         let sql = shared.sql_in(CALL_SQL, generation);
         let rows = connection.query(&sql, &params, CALL).await?;
         let events = hashes.map(|h| h.events).unwrap_or_default();
-        // An answer that cannot be read leaves the outcome unknown.
-        Ok(told(&rows, &events)?)
+        told(&rows, &events)
     }
 
     /// How many events of each append go to each lane; left out for one append.
@@ -346,25 +345,26 @@ fn int(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// Reads the only row of an answer.
-fn told(rows: &[Row], events: &[(usize, usize)]) -> Result<Told, tokio_postgres::Error> {
-    let Some(row) = rows.first() else { return Ok(Told::Present(Vec::new())) };
-    if let Some(present) = row.try_get::<_, Option<Vec<Uuid>>>(2)? {
-        return Ok(Told::Present(present));
+/// Reads an answer; its form is said in `migrations/postgres/0002_append.sql`. One that cannot be read leaves the outcome
+/// unknown.
+fn told(rows: &[Row], events: &[(usize, usize)]) -> Outcome<Told> {
+    let answer: Vec<i64> = match rows.first() {
+        Some(row) => row.try_get(0)?,
+        None => Vec::new(),
+    };
+    // Numbers from 1.
+    let index = |n: i64| usize::try_from(n - 1).ok();
+    match &answer[..] {
+        [0, at, firsts @ ..] => Ok(Told::Stored { at: Timestamp::from_micros(*at), firsts: firsts.to_vec() }),
+        [1, present @ ..] => Ok(Told::Present(present.iter().filter_map(|n| index(*n)).collect())),
+        [2, hits @ ..] => {
+            let hit = |hit: &[i64]| {
+                let (job, event) = *events.get(index(*hit.first()?)?)?;
+                let lane = Lane(u16::try_from(*hit.get(1)?).ok()?);
+                Some((job, event, Address::new(lane, Seq(u64::try_from(*hit.get(2)?).ok()?))))
+            };
+            Ok(Told::Duplicates(hits.chunks(3).filter_map(hit).collect()))
+        }
+        _ => Err(Fault::Lost("the answer to an append cannot be read".into())),
     }
-    if let Some(hits) = row.try_get::<_, Option<Vec<i32>>>(3)? {
-        let lanes: Vec<i16> = row.try_get(4)?;
-        let seqs: Vec<i64> = row.try_get(5)?;
-        let address = |lane: i16, seq: i64| {
-            Address::new(Lane(u16::try_from(lane).unwrap_or(0)), Seq(u64::try_from(seq).unwrap_or(0)))
-        };
-        let event = |hit: i32| usize::try_from(hit).ok().and_then(|n| events.get(n)).copied();
-        let found = hits.iter().zip(lanes).zip(seqs);
-        let found = found.filter_map(|((hit, lane), seq)| {
-            event(*hit).map(|(job, event)| (job, event, address(lane, seq)))
-        });
-        return Ok(Told::Duplicates(found.collect()));
-    }
-    let firsts: Option<Vec<i64>> = row.try_get(1)?;
-    Ok(Told::Stored { at: row.try_get::<_, Time>(0)?.0, firsts: firsts.unwrap_or_default() })
 }

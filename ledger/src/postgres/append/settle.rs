@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::group::{Group, Told};
 use super::job::{Fate, Job};
-use super::present;
+use super::present::find;
 use super::tried::Tried;
 use crate::Error;
 use crate::postgres::Shared;
@@ -119,7 +119,7 @@ async fn attempt(shared: &Shared, link: &mut Link, group: Vec<Job>) -> Next {
             }
             Next::Again(jobs)
         }
-        Ok(Told::Present(ids)) => answer_present(shared, jobs, &tried, &ids).await,
+        Ok(Told::Present(present)) => answer_present(shared, jobs, &tried, &present).await,
         Err(fault) if fault.code() == "BW002" && jobs.len() == 1 => {
             let conflict = conflict(&group, fault);
             finish(shared, jobs, conflict)
@@ -144,7 +144,7 @@ async fn begin(
         job.begun = true;
         if tried.generation < generation {
             if job.unknown {
-                match present::find(shared, &mut job, &tried).await {
+                match find(shared, &mut job, &tried).await {
                     Ok(None) => {}
                     Ok(Some(answer)) => {
                         job.answer(Ok(answer));
@@ -189,15 +189,15 @@ async fn names(shared: &Shared, jobs: &[Job]) -> Result<Named, Error> {
 }
 
 /// Answers those that are there already; the others go again.
-async fn answer_present(shared: &Shared, jobs: Vec<Job>, tried: &[Tried], ids: &[uuid::Uuid]) -> Next {
+async fn answer_present(shared: &Shared, jobs: Vec<Job>, tried: &[Tried], present: &[usize]) -> Next {
     let mut rest = Vec::new();
     let mut failed = None;
-    for (mut job, tried) in jobs.into_iter().zip(tried) {
-        if !ids.contains(&job.id()) || failed.is_some() {
+    for (n, (mut job, tried)) in jobs.into_iter().zip(tried).enumerate() {
+        if !present.contains(&n) || failed.is_some() {
             rest.push(job);
             continue;
         }
-        match present::find(shared, &mut job, tried).await {
+        match find(shared, &mut job, tried).await {
             Ok(Some(answer)) => job.answer(Ok(answer)),
             Ok(None) => {
                 failed = Some("an append is there and is not found".to_owned());

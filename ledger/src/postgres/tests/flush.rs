@@ -421,7 +421,11 @@ async fn measure() {
         world.version += 1;
         let first = 300_000 + n % 50 * 1_000;
         for seq in first + 1..=first + 1_000 {
-            part = if n < 50 { part.owes(seq, 10_000) } else { part.settles(seq).ends(seq, FinalState::Delivered) };
+            part = if n < 50 {
+                part.owes(seq, 10_000)
+            } else {
+                part.settles(seq).ends(seq, FinalState::Delivered)
+            };
         }
         let flush = world.with(part);
         let t = std::time::Instant::now();
@@ -435,6 +439,12 @@ async fn measure() {
     println!("1,000 debts settled: {:?} per flush", all / 50);
     let rows = world.sql.query("select funcname::text, calls, total_time, self_time from pg_stat_user_functions where schemaname = $1 order by self_time desc limit 12", &[&world.schema]).await.unwrap();
     for r in rows {
-        println!("{} {} {} {}", r.get::<_, String>(0), r.get::<_, i64>(1), r.get::<_, f64>(2), r.get::<_, f64>(3));
+        println!(
+            "{} {} {} {}",
+            r.get::<_, String>(0),
+            r.get::<_, i64>(1),
+            r.get::<_, f64>(2),
+            r.get::<_, f64>(3)
+        );
     }
 }
