@@ -70,6 +70,8 @@ struct Hold {
 struct Told {
     lanes: BTreeSet<Lane>,
     members: BTreeMap<ControllerId, String>,
+    /// Whether there was ever anybody to share with.
+    is_shared: bool,
 }
 
 type Beat = Pin<Box<dyn Future<Output = (Instant, Result<Cluster, String>)> + Send>>;
@@ -284,8 +286,9 @@ impl Keeper {
     fn tell(&mut self, cluster: &Cluster) {
         let members: BTreeMap<_, _> = cluster.controllers.iter().map(|m| (m.id, m.name.clone())).collect();
         let lanes: BTreeSet<_> = self.epochs.keys().copied().filter(|l| self.epoch(*l).is_some()).collect();
-        let before = std::mem::replace(&mut self.told, Told { lanes, members });
-        if self.told.members.len().max(before.members.len()) < 2 {
+        let is_shared = self.told.is_shared || members.len() > 1;
+        let before = std::mem::replace(&mut self.told, Told { lanes, members, is_shared });
+        if !is_shared {
             return;
         }
         let me = self.rooms.controller;
