@@ -418,6 +418,10 @@ begin
     perform bellwire.leave_uncounted(r.lane, r.first_seq, r.last_seq);
     perform bellwire.fold_tallies(r.lane, r.kept, r.last_seq);
   end loop;
+  -- Logs of events in older generations that stay.
+  if v_kept is not null then
+    perform bellwire.keep_log(g, l.lane) from bellwire.lane l;
+  end if;
   foreach v_table in array bellwire.generation_tables() loop
     execute format('lock table only bellwire.%s in access exclusive mode', v_table);
   end loop;

@@ -89,32 +89,40 @@ begin
     where e.lane = p_lane and e.seq = any(p_seqs);
 end $fn$;
 
--- The last ending of deliveries by their logs. Lines never lie in an older generation than their event, and the newest
--- generation that has one has the last.
+-- The last ending of deliveries by their logs: the one of the newest flush. Lines never lie in an older generation than
+-- their event.
 create function bellwire.last_endings(p_binding int, p_lane smallint, p_seqs bigint[])
 returns table (seq bigint, state smallint) language plpgsql stable as $fn$
 declare
-  r record;
-  v_rest bigint[] := p_seqs;
-  v_blocks bigint[];
+  v_first bigint := (select min(x) from unnest(p_seqs) x);
+  v_blocks bigint[] := array(select distinct x / 4096 from unnest(p_seqs) x);
+  v_parts text[];
 begin
-  for r in select s.gen, s.first_seq from bellwire.lane_start s join bellwire.generation using (gen)
-           where s.lane = p_lane order by s.gen desc loop
-    exit when cardinality(v_rest) = 0;
-    v_blocks := array(select distinct x / 4096 from unnest(v_rest) x);
-    for seq, state in execute format(
-      'select distinct on (x.seq) x.seq, x.state from (
-         select l.block * 4096 + o.at as seq, l.ver, l.outcomes = ''{5}'' as late, o.n,
-           case when cardinality(l.outcomes) = 1 then l.outcomes[1] else l.outcomes[o.n] end as state
-         from bellwire.delivery_log_%s l cross join lateral unnest(l.offsets) with ordinality o(at, n)
-         where l.lane = $1 and l.binding = $2 and l.block = any($3)) x
-       where x.state > 0 and x.seq = any($4) order by x.seq, x.ver desc, x.late desc, x.n desc', r.gen)
-      using p_lane, p_binding, v_blocks, v_rest loop
-      return next;
-      v_rest := array_remove(v_rest, seq);
-    end loop;
-    v_rest := array(select x from unnest(v_rest) x where x < r.first_seq);
-  end loop;
+  select array_agg(format('select l.block, l.ver, l.offsets, l.outcomes from bellwire.delivery_log_%s l
+      where l.lane = $1 and l.binding = $2 and l.block = any ($3)', q.gen)) into v_parts
+    from bellwire.generation q
+    where q.gen >= coalesce((select max(s.gen) from bellwire.lane_start s where s.lane = p_lane and s.first_seq <= v_first), 0);
+  return query execute format(
+    'select distinct on (x.seq) x.seq, x.state from (
+       select l.block * 4096 + o.at as seq, l.ver, l.outcomes = ''{5}'' as late, o.n,
+         case when cardinality(l.outcomes) = 1 then l.outcomes[1] else l.outcomes[o.n] end as state
+       from (%s) l cross join lateral unnest(l.offsets) with ordinality o(at, n)) x
+     where x.state > 0 and x.seq = any ($4) order by x.seq, x.ver desc, x.late desc, x.n desc',
+    array_to_string(v_parts, ' union all ')) using p_lane, p_binding, v_blocks, p_seqs;
+end $fn$;
+
+-- Keeps of the log of a generation that goes what belongs to events of older ones that stay.
+create function bellwire.keep_log(g int, p_lane smallint) returns void language plpgsql volatile as $fn$
+begin
+  execute format(
+    'insert into bellwire.delivery_log_%1$s (gen, lane, binding, block, ver, at, offsets, outcomes, attempts, started, ms,
+       revisions, errors, workers, versions, replays)
+     select %1$s, l.lane, l.binding, l.block, l.ver, l.at, l.offsets, l.outcomes, l.attempts, l.started, l.ms, l.revisions,
+       l.errors, l.workers, l.versions, l.replays
+     from bellwire.delivery_log_%2$s l where l.lane = $1 and l.block = any (array(
+       select b from bellwire.ranges($1) r cross join lateral generate_series(r.first_seq / 4096, r.last_seq / 4096) b
+       where r.gen < $2 and r.first_seq <= r.last_seq))',
+    (select max(q.gen) from bellwire.generation q), g) using p_lane, g;
 end $fn$;
 
 -- Takes ended deliveries out of the dead letters, because they are owed or end again. Answers for each how it stood ended

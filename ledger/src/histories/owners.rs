@@ -37,6 +37,10 @@ impl<S: Subject> World<S> {
     /// Takes every lane, each for one of the two.
     pub(super) async fn own(&mut self) {
         self.zombies.append(&mut self.owners);
+        // A restart ends all members of the model, and none of a server.
+        let known = beat(CONTROLLERS[1]);
+        self.model.heartbeat(&known).await.unwrap();
+        self.handles[1].heartbeat(&known).await.unwrap();
         for by in [0, 1] {
             self.beat(by).await;
         }

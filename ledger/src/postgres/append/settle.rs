@@ -226,6 +226,11 @@ async fn refused(shared: &Shared, mut jobs: Vec<Job>, fault: Fault) -> Next {
             Ok(_) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),
         },
+        // The tables or the function of the generation that this handle knows are gone: it was dropped since.
+        "42883" | "42P01" => match shared.refresh_generation().await {
+            Ok(_) => later(jobs, &text),
+            Err(error) => later(jobs, &error.to_string()),
+        },
         "BW003" => match shared.appenders.buckets.load(shared).await {
             Ok(()) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),

@@ -5,6 +5,7 @@ mod exactly_once;
 mod flush;
 mod histories;
 mod opening;
+mod oracle;
 mod people;
 mod pooler;
 mod stored;
