@@ -453,7 +453,7 @@ declare
   moved bigint := 0;
 begin
   perform bellwire.operate_on(p_lanes);
-  for r in select distinct x.* from unnest(p_bindings, p_lanes, p_seqs) x(binding, lane, seq) order by 2, 3, 1 loop
+  for r in select x.* from unnest(p_bindings, p_lanes, p_seqs) with ordinality x(binding, lane, seq, n) order by x.n loop
     delete from bellwire.dead t where t.binding = r.binding and t.lane = r.lane and t.seq = r.seq returning t.* into d;
     continue when not found;
     if d.counted then
@@ -485,7 +485,7 @@ declare
   ended bigint := 0;
 begin
   perform bellwire.operate_on(p_lanes);
-  for r in select distinct x.* from unnest(p_bindings, p_lanes, p_seqs) x(binding, lane, seq) order by 2, 3, 1 loop
+  for r in select x.* from unnest(p_bindings, p_lanes, p_seqs) with ordinality x(binding, lane, seq, n) order by x.n loop
     delete from bellwire.retry t where t.binding = r.binding and t.lane = r.lane and t.seq = r.seq
       returning t.counted, t.replay into v_counted, v_replay;
     if not found then

@@ -18,7 +18,6 @@ use bellwire_schemas::{ControllerId, Epoch, Lane};
 use uuid::Uuid;
 
 use crate::conformance::Subject;
-use crate::conformance::build::*;
 use crate::{Error, Ledger, ModelLedger};
 
 /// Lanes of every ledger here.

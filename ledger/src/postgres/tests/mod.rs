@@ -5,7 +5,6 @@ mod exactly_once;
 mod flush;
 mod histories;
 mod opening;
-mod oracle;
 mod people;
 mod pooler;
 mod stored;
