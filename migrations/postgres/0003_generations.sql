@@ -22,11 +22,17 @@ begin
   end loop;
 end $fn$;
 
--- One at a time keeps the ledger in order; false while another one does.
-create function bellwire.begin_upkeep() returns boolean language plpgsql volatile as $fn$
+-- One at a time keeps the ledger in order. Waits for the other one for a moment, while it holds no other lock, or fails
+-- with 55P03; where p_wait is false it says false instead.
+create function bellwire.begin_upkeep(p_wait boolean) returns boolean language plpgsql volatile as $fn$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'BW000', message = 'the ledger needs the isolation level read committed';
+  end if;
+  if p_wait then
+    perform set_config('lock_timeout', '2000', true);
+    perform pg_advisory_xact_lock(bellwire.lock_class('bellwire.generation'), 1);
+    return true;
   end if;
   return pg_try_advisory_xact_lock(bellwire.lock_class('bellwire.generation'), 1);
 end $fn$;
@@ -77,11 +83,11 @@ begin
 end $fn$;
 
 -- Closes the open generation g and opens the next one, whose tables are there already. Appends wait for that moment.
--- False when g is not open, or somebody else is at it.
+-- False when g is not open. Fails with 55P03 when it would make appends wait for long.
 create function bellwire.rotate(g int) returns boolean language plpgsql volatile as $fn$
 begin
-  if not bellwire.begin_upkeep()
-      or not exists (select from bellwire.generation q where q.gen = g and q.closed_at is null) then
+  perform bellwire.begin_upkeep(true);
+  if not exists (select from bellwire.generation q where q.gen = g and q.closed_at is null) then
     return false;
   end if;
   perform bellwire.lock_lanes('bellwire.lane', clock_timestamp() + interval '80 milliseconds');
@@ -177,7 +183,7 @@ end $fn$;
 -- One step for every lane; how many lanes had one.
 create function bellwire.tally_lanes(p_events bigint, p_rows int) returns int language plpgsql volatile as $fn$
 begin
-  if not bellwire.begin_upkeep() then
+  if not bellwire.begin_upkeep(false) then
     return 0;
   end if;
   -- Losing the last of them costs nothing: they are written again.
@@ -379,24 +385,20 @@ begin
   delete from bellwire.tally t where t.lane = p_lane and t.upto > p_after and t.upto < p_last;
 end $fn$;
 
--- Drops a closed generation that nobody needs; answers as `judge_generation` does, with `dropped` when it did and `busy`
--- when somebody else is at it. Fails with 55P03 when somebody holds its tables.
+-- Drops a closed generation that nobody needs; answers as `judge_generation` does, with `dropped` when it did. Fails with
+-- 55P03 when somebody holds its tables.
 create function bellwire.drop_generation(g int, p_before timestamptz, out o_state text, out o_events bigint)
 language plpgsql volatile as $fn$
 declare
-  v_until timestamptz := clock_timestamp() + interval '100 milliseconds';
   v_open int;
   v_kept int;
   v_table text;
   r record;
 begin
-  o_state := 'busy';
-  if not bellwire.begin_upkeep() then
-    return;
-  end if;
+  perform bellwire.begin_upkeep(true);
   perform set_config('lock_timeout', '100', true);
   perform pg_advisory_xact_lock(bellwire.lock_class('bellwire.binding'), 0);
-  perform bellwire.lock_lanes('bellwire.checkpoint', v_until);
+  perform bellwire.lock_lanes('bellwire.checkpoint', clock_timestamp() + interval '100 milliseconds');
   select * into o_state, o_events from bellwire.judge_generation(g, p_before);
   if o_state <> 'free' then
     return;
@@ -463,11 +465,12 @@ begin
 end $fn$;
 
 -- Closes dedup bucket b and opens the next one, whose table is there already. Appends wait for that moment, so that
--- every one of them writes into the same bucket as its neighbours. False when b is not open, or somebody else is at it.
+-- every one of them writes into the same bucket as its neighbours. False when b is not open. Fails with 55P03
+-- when it would make them wait for long.
 create function bellwire.open_bucket(b int) returns boolean language plpgsql volatile as $fn$
 begin
-  if not bellwire.begin_upkeep()
-      or not exists (select from bellwire.dedup_bucket q where q.bucket = b and q.closed_at is null) then
+  perform bellwire.begin_upkeep(true);
+  if not exists (select from bellwire.dedup_bucket q where q.bucket = b and q.closed_at is null) then
     return false;
   end if;
   perform bellwire.lock_lanes('bellwire.lane', clock_timestamp() + interval '80 milliseconds');
@@ -482,9 +485,7 @@ create function bellwire.drop_bucket(p_now timestamptz) returns int language plp
 declare
   b int;
 begin
-  if not bellwire.begin_upkeep() then
-    return 0;
-  end if;
+  perform bellwire.begin_upkeep(true);
   for b in select q.bucket from bellwire.dedup_bucket q where q.closed_at is not null and q.last_until is null loop
     execute format('update bellwire.dedup_bucket set last_until =
       coalesce((select max(d.until) from bellwire.dedup_%1$s d), ''-infinity'') where bucket = %1$s', b);

@@ -58,7 +58,8 @@ enum State {
     Needed,
     Free,
     Dropped,
-    Busy,
+    /// Somebody holds its tables.
+    Held,
 }
 
 struct Judged {
@@ -77,7 +78,6 @@ impl Judged {
             "needed" => State::Needed,
             "free" => State::Free,
             "dropped" => State::Dropped,
-            "busy" => State::Busy,
             other => {
                 return Err(Error::Corrupt(format!("a generation was judged `{other}`, an unknown word")));
             }
@@ -110,7 +110,6 @@ async fn judge(shared: &Shared, generation: i32, before: Timestamp) -> Result<Ju
 /// Drops a generation, unless somebody holds it for longer than a moment; then the next pass tries again.
 async fn drop_generation(shared: &Shared, generation: i32, before: Timestamp) -> Result<Judged, Error> {
     let sql = shared.sql("select o_state, o_events from bellwire.drop_generation($1, $2)");
-    let mut held = false;
     for _ in 0..TRIES.0 {
         let params: &[_] = &[(&generation as _, Type::INT4), (&Time(before) as _, Type::TIMESTAMPTZ)];
         match shared.pool.call(&sql, params).await {
@@ -121,19 +120,15 @@ async fn drop_generation(shared: &Shared, generation: i32, before: Timestamp) ->
                     shared.reading.forget();
                     shared.load_ranges().await?;
                 }
-                if judged.state != State::Busy {
-                    return Ok(judged);
-                }
+                return Ok(judged);
             }
-            Err(Fault::Server { code, .. }) if code == LOCK_TIMEOUT => held = true,
+            Err(Fault::Server { code, .. }) if code == LOCK_TIMEOUT => {}
             Err(fault) => return Err(fault.into()),
         }
         tokio::time::sleep(TRIES.1).await;
     }
-    if held {
-        warn_of_holder(shared, generation).await?;
-    }
-    Ok(Judged { state: State::Busy, events: 0 })
+    warn_of_holder(shared, generation).await?;
+    Ok(Judged { state: State::Held, events: 0 })
 }
 
 async fn warn_of_holder(shared: &Shared, generation: i32) -> Result<(), Error> {

@@ -190,15 +190,14 @@ pub(super) async fn rotate(shared: &Shared) -> Result<(), Error> {
     Ok(())
 }
 
-/// Calls a function that needs the locks of all lanes, again when it did not get them soon enough or somebody else is at
-/// the upkeep; says whether it did something at last.
+/// Calls a function that needs the locks of all lanes, again when it did not get them soon enough; says whether it did
+/// something.
 async fn in_a_quiet_moment(shared: &Shared, sql: &'static str, which: i32) -> Result<bool, Error> {
     let sql = shared.sql(sql);
     let mut last = None;
     for _ in 0..TRIES.0 {
         match answer(shared, &sql, which).await {
-            Ok(true) => return Ok(true),
-            Ok(false) => last = None,
+            Ok(done) => return Ok(done),
             Err(fault) if fault.code() == "55P03" => last = Some(fault),
             Err(fault) => return Err(fault.into()),
         }

@@ -3,7 +3,9 @@
 mod cluster;
 mod exactly_once;
 mod flush;
+mod generations;
 mod histories;
+mod looking;
 mod opening;
 mod people;
 mod pooler;
