@@ -1,6 +1,7 @@
 //! The contract, kept by Postgres. Every test has a schema of its own in the server of `BELLWIRE_TEST_POSTGRES`.
 
 mod cluster;
+mod connecting;
 mod exactly_once;
 mod flush;
 mod generations;
