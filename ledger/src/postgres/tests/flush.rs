@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bellwire_schemas::service::Start;
 use bellwire_schemas::{BindingId, ControllerId, Epoch, FinalState, Lane, Seq};
-use bellwire_test_servers::{Options, Postgres};
+use bellwire_test_servers::{Options, Pgbouncer, Postgres};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
@@ -38,12 +38,17 @@ async fn client(url: &str) -> Client {
 
 impl World {
     async fn new(url: &str, schema: &str, events: u64) -> Self {
+        Self::behind(url, url, schema, events).await
+    }
+
+    /// The ledger goes by one way, the test's own questions by another.
+    async fn behind(url: &str, direct: &str, schema: &str, events: u64) -> Self {
         let options = PostgresOptions { lanes: 1, schema: schema.into(), ..PostgresOptions::default() };
         let ledger = PostgresLedger::open(url, options).await.unwrap();
         let handle: Arc<dyn Ledger> = Arc::new(ledger.clone());
         let binding = declare(&handle, vec![binding("b:orders", Start::Earliest)]).await[0];
         let epoch = own(&handle, L1).await;
-        let sql = client(url).await;
+        let sql = client(direct).await;
         let world = Self { ledger, sql, schema: schema.into(), binding, epoch, version: 0, mark: 0 };
         world.put(events).await;
         world
@@ -387,4 +392,29 @@ async fn an_old_flush_is_confirmed_by_the_next() {
     world.flush(1).await;
     assert!(!memory.is_overdue());
     world.assert_whole().await;
+}
+
+/// Behind a pooler every statement may meet another server process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_between_changes_nothing() {
+    let server = Postgres::start(&Options::default()).unwrap();
+    let pooler = Pgbouncer::start(&server).unwrap();
+    let mut world = World::behind(&pooler.url(), &server.url(), "bellwire", 5_000).await;
+    for _ in 0..20 {
+        world.flush(50).await;
+    }
+    confirm(&world.ledger.shared).await.unwrap();
+    assert_eq!(world.unconfirmed(), 0);
+    (world.version, world.mark) = (21, 1_003);
+    let part = share(world.binding, 21, 1_003).kills(stored_at(1_001), 5).owes(1_002, 6);
+    let part = part.ends(1_003, FinalState::Filtered);
+    assert_eq!(world.ledger.flush(world.with(part)).await.unwrap(), FlushOutcome::Flushed);
+    world.assert_whole().await;
+    let key = |seq| DeliveryKey { binding: world.binding, address: addr(1, seq) };
+    assert_eq!(world.ledger.redrive(&[key(1_001)], at(9)).await.unwrap(), 1);
+    assert_eq!(world.ledger.discard(&[key(1_001), key(1_002)], "no", "ana", at(9)).await.unwrap(), 2);
+    assert_eq!(world.ledger.log(addr(1, 1_001), None).await.unwrap().len(), 2);
+    let handle: Arc<dyn Ledger> = Arc::new(world.ledger.clone());
+    assert_sums(&handle).await;
+    handle.close().await;
 }
