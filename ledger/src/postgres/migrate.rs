@@ -26,6 +26,7 @@ const MIGRATIONS: Steps = &[
     ("cluster", include_str!("../../../migrations/postgres/0005_cluster.sql")),
     ("accounts", include_str!("../../../migrations/postgres/0006_accounts.sql")),
     ("views", include_str!("../../../migrations/postgres/0007_views.sql")),
+    ("operators", include_str!("../../../migrations/postgres/0008_operators.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.
