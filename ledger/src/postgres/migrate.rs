@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, misread};
 use super::pool::Pool;
-use super::{Schema, connector_of};
+use super::{Schema, connector_of, reader_of};
 use crate::Error;
 use crate::sqlite::SchemaStatus;
 
@@ -51,7 +51,7 @@ pub async fn migrate(url: &str) -> Result<SchemaStatus, Error> {
 /// # Errors
 /// [`Error::Unavailable`] when the server cannot be reached.
 pub async fn schema_status(url: &str) -> Result<SchemaStatus, Error> {
-    let (connector, schema) = connector_of(url, None)?;
+    let (connector, schema) = reader_of(url, None)?;
     let pool = Pool::open(connector).await?;
     Ok(SchemaStatus { current: applied(&pool, &schema, MIGRATIONS).await?, newest: newest() })
 }

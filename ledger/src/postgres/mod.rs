@@ -160,7 +160,7 @@ impl PostgresLedger {
     /// [`Error::Unavailable`] when the server cannot be reached, [`Error::Incompatible`] when there is no ledger or it
     /// has another schema than this program reads.
     pub async fn open_read_only(url: &str, schema: &str) -> Result<Self, Error> {
-        let (connector, schema) = connector_of(url, Some(schema))?;
+        let (connector, schema) = reader_of(url, Some(schema))?;
         let pool = Pool::open(connector.clone()).await?;
         migrate::check_readable(&pool, &schema).await?;
         let rows = pool.ask(&schema.sql("select lanes::int from bellwire.ledger"), &[]).await?;
@@ -262,7 +262,15 @@ impl Shared {
 
 /// What a URL and a schema lead to.
 fn connector_of(url: &str, schema: Option<&str>) -> Result<(Arc<Connector>, Schema), Error> {
-    let target = Target::parse(url)?;
+    connector_to(Target::parse(url)?, schema)
+}
+
+/// The same for whoever only reads: a standby will do.
+fn reader_of(url: &str, schema: Option<&str>) -> Result<(Arc<Connector>, Schema), Error> {
+    connector_to(Target { writable: false, ..Target::parse(url)? }, schema)
+}
+
+fn connector_to(target: Target, schema: Option<&str>) -> Result<(Arc<Connector>, Schema), Error> {
     let schema = Schema::new(target.schema.as_deref().or(schema).unwrap_or("bellwire"))?;
     Ok((Arc::new(Connector::new(target)?), schema))
 }

@@ -17,7 +17,7 @@ mod present;
 mod settle;
 mod tried;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -46,7 +46,6 @@ pub(super) struct Appenders {
     queues: RwLock<Option<Queues>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     room: Semaphore,
-    closed: AtomicBool,
     memory: Memory,
     buckets: Buckets,
 }
@@ -61,7 +60,6 @@ impl Appenders {
             queues: RwLock::new(None),
             tasks: Mutex::default(),
             room: Semaphore::new(QUEUE_KIB as usize),
-            closed: AtomicBool::new(false),
             memory: Memory::new(lanes),
             buckets: Buckets::default(),
         }
@@ -69,7 +67,6 @@ impl Appenders {
 
     /// Refuses new appends and waits for those that are under way.
     pub async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
         drop(self.queues.write().expect("no code panics while it holds this lock").take());
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no code panics while it holds this lock"));
         for task in tasks {
@@ -85,8 +82,7 @@ impl Appenders {
 /// # Errors
 /// When the tails cannot be read.
 pub(super) async fn start(shared: &Arc<Shared>) -> Result<(), Error> {
-    let tails = shared.appenders.memory.load_tails(shared).await;
-    tails?;
+    shared.appenders.memory.load_tails(shared).await?;
     shared.appenders.buckets.load(shared).await?;
     let count = shared.lanes.min(APPENDERS) + 1;
     let mut queues = Vec::new();

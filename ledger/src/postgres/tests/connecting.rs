@@ -8,6 +8,7 @@ use bellwire_test_servers::{Options, Postgres};
 use super::server;
 use crate::Error;
 use crate::postgres::connector_of;
+use crate::postgres::migrate::schema_status;
 
 /// Connects as a ledger would and says whether TLS is in use.
 async fn connect(url: &str) -> Result<bool, Error> {
@@ -23,6 +24,7 @@ async fn a_server_that_only_reads_is_passed_over() {
     let error = connect(&reads.url()).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(ref why) if why.contains("only reads")), "{error}");
     connect(&format!("{}?target_session_attrs=any", reads.url())).await.unwrap();
+    assert_eq!(schema_status(&reads.url()).await.unwrap().current, 0);
     let writes = Postgres::start(&Options::default()).unwrap();
     let both = format!("postgres://postgres@{},{}/postgres", reads.address(), writes.address());
     connect(&both).await.unwrap();
