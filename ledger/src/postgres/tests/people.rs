@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row};
 use super::OnServer;
 use crate::conformance::Subject;
 use crate::conformance::build::*;
-use crate::{Ledger, LogOutcome, OwedReason, StoredEvent};
+use crate::{LogOutcome, OwedReason};
 
 const PAGE: &str = include_str!("../../../../docs/sql.md");
 
