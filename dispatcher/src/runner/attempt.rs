@@ -1,11 +1,12 @@
 //! One attempt, from the event to what follows: load, shape, invoke, decide.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bellwire_ledger::{DeliveryKey, LogEntry, StoredEvent};
 use bellwire_schemas::{ErrorInfo, FailureClass, Timestamp, crash_point};
-use bellwire_workers::{Invocation, InvocationResult};
+use bellwire_workers::{Consent, Invocation, InvocationResult};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
@@ -76,14 +77,24 @@ pub(super) async fn attempt(
         },
     };
     job.event = Some(Arc::clone(&event));
-    let invocation = invocation(&plan, &job, &event);
+    let mut invocation = invocation(&plan, &job, &event);
     crash_point("dispatch.before");
-    // The process may have been stopped since this attempt was launched.
     if !licence.holds() {
         return Landed { job, outcome: Outcome::Untried };
     }
+    // Asked again at the hand-over: until then a worker may have to start, and the process may be stopped meanwhile.
+    let untried = Arc::new(AtomicBool::new(false));
+    let refused = Arc::clone(&untried);
+    invocation.consent = Consent::new(move || {
+        let holds = licence.holds();
+        refused.store(!holds, Ordering::Relaxed);
+        holds
+    });
     let started_at = rooms.clock.now();
     let result = rooms.invoker.invoke(invocation).await;
+    if untried.load(Ordering::Relaxed) {
+        return Landed { job, outcome: Outcome::Untried };
+    }
     crash_point("invoke.result");
     let called = conclude(&rooms, &plan, &job, result, started_at, pass.waits, random).await;
     pass.report(&called.next, called.result.answer.as_ref().err());
@@ -196,6 +207,7 @@ fn invocation(plan: &Plan, job: &Job, stored: &StoredEvent) -> Invocation {
         content_type,
         headers,
         traceparent: stored.event.traceparent().map(str::to_owned),
+        consent: Consent::default(),
     }
 }
 

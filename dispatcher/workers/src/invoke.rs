@@ -1,5 +1,7 @@
 //! The contract between dispatcher and workers: one invocation in, one result out.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +25,31 @@ pub struct Invocation {
     pub headers: Vec<(String, String)>,
     /// W3C `traceparent`, passed on to endpoints and, as X-Ray header, to workers.
     pub traceparent: Option<String>,
+    /// Asked when the function is about to be handed the event.
+    pub consent: Consent,
+}
+
+/// Whether the function may be handed the event now. That moment may come long after the call: a worker had to start
+/// first, or the whole process was stopped and goes on after others took over its work.
+#[derive(Clone, Default)]
+pub struct Consent(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Consent {
+    /// Asks this question; the default is always yes.
+    pub fn new(question: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(question)))
+    }
+
+    /// Whether it is given at this moment.
+    pub fn is_given(&self) -> bool {
+        self.0.as_ref().is_none_or(|question| question())
+    }
+}
+
+impl fmt::Debug for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Consent").field(&self.0.is_some()).finish()
+    }
 }
 
 /// How an invocation ended and what it cost.
@@ -53,7 +80,7 @@ pub struct Answer {
     pub content_type: Option<String>,
 }
 
-/// Something that can run functions. `invoke` waits for a free worker slot, never longer than the caller waits for
+/// Something that can run functions, and asks for consent before it hands an event over. `invoke` waits for a free worker slot, never longer than the caller waits for
 /// it; dropping the future before the function was handed the event leaves no trace, dropping it later kills the worker.
 #[async_trait]
 pub trait Invoker: Send + Sync + 'static {

@@ -17,6 +17,6 @@ pub const START_LOG: &str = "bellwire_workers::start";
 
 pub use exec::exec_main;
 pub use http::tls::tls_config;
-pub use invoke::{Answer, Invocation, InvocationResult, Invoker};
+pub use invoke::{Answer, Consent, Invocation, InvocationResult, Invoker};
 pub use pool::status::{Condition, FunctionStatus};
 pub use pool::{Applied, Workers, WorkersConfig, WorkersError};

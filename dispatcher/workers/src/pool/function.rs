@@ -123,7 +123,7 @@ impl Function {
         let _pass = self.gate.enter().await;
         drop(waiting);
         let _busy = Counted::up(&self.busy);
-        let result = self.run(invocation).await;
+        let Some(result) = self.run(invocation).await else { return withdrawn() };
         self.invocations.fetch_add(1, Ordering::Relaxed);
         if result.answer.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -153,13 +153,16 @@ impl Function {
         })
     }
 
-    async fn run(&self, invocation: &Invocation) -> InvocationResult {
+    /// `None` when consent was not given any more: nothing was handed over.
+    async fn run(&self, invocation: &Invocation) -> Option<InvocationResult> {
         let mut dead = 0;
         loop {
-            let Some(current) = self.current() else { return unknown(&self.name) };
+            let Some(current) = self.current() else { return Some(unknown(&self.name)) };
+            let version = current.version;
             let crew = match current.runner {
+                Runner::Endpoint(_) if !invocation.consent.is_given() => return None,
                 Runner::Endpoint(endpoint) => {
-                    return InvocationResult { version: current.version, ..endpoint.call(invocation).await };
+                    return Some(InvocationResult { version, ..endpoint.call(invocation).await });
                 }
                 Runner::Crew(crew) => crew,
             };
@@ -167,16 +170,19 @@ impl Function {
                 Ok(lease) => lease,
                 Err(Denied::Retired) => continue,
                 Err(Denied::CannotStart(error, logs)) => {
-                    return InvocationResult { logs, version: current.version, ..failed(error) };
+                    return Some(InvocationResult { logs, version, ..failed(error) });
                 }
             };
+            if !invocation.consent.is_given() {
+                return None;
+            }
             match run_on(&crew, lease, invocation, &self.shared).await {
-                Ok(result) => return result,
+                Ok(result) => return Some(result),
                 Err(NotWaiting) if dead < MAX_DEAD_WORKERS => dead += 1,
                 Err(NotWaiting) => {
                     let message = "workers keep leaving before they take their event";
                     let error = ErrorInfo::platform(FailureClass::Crash, "Runtime.ExitError", message);
-                    return InvocationResult { version: current.version, ..failed(error) };
+                    return Some(InvocationResult { version, ..failed(error) });
                 }
             }
         }
@@ -289,6 +295,12 @@ pub fn failed(error: ErrorInfo) -> InvocationResult {
         logs: Vec::new(),
         retry_after: None,
     }
+}
+
+/// The result of an invocation whose caller did not consent any more.
+fn withdrawn() -> InvocationResult {
+    let message = "the caller took the event back before it was handed over";
+    failed(ErrorInfo::platform(FailureClass::Crash, "Invocation.Withdrawn", message))
 }
 
 /// The result of calling a function that does not exist.

@@ -1,6 +1,7 @@
 //! What goes over the wire, seen from native workers and from a bare socket.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bellwire_schemas::FailureClass;
 use bellwire_schemas::service::Target;
@@ -15,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::native::Client;
 use crate::support::{Stage, invocation, until};
 use bellwire_schemas::Timestamp;
-use bellwire_workers::Invoker as _;
+use bellwire_workers::{Consent, Invoker as _};
 
 #[tokio::test]
 async fn next_carries_the_headers_that_clients_insist_on() {
@@ -38,6 +39,24 @@ async fn next_carries_the_headers_that_clients_insist_on() {
     assert!(head.contains("\r\nlambda-runtime-deadline-ms: 1"), "{head}");
     let plain = stage.call("{}").await.answer.unwrap().payload;
     assert!(!String::from_utf8_lossy(&plain).contains("trace-id"));
+}
+
+/// A worker had to start, and meanwhile the caller lost the right to the event: nobody gets it, and the worker is free.
+#[tokio::test]
+async fn consent_is_asked_when_the_event_is_handed_over() {
+    let stage = Stage::new();
+    stage.apply(&stage.native("echo")).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut call = invocation("\"mine\"");
+    call.consent = Consent::new({
+        let asked = Arc::clone(&asked);
+        move || asked.fetch_add(1, Ordering::SeqCst) > 0
+    });
+    let refused = stage.workers.invoke(call.clone()).await;
+    assert_eq!(refused.answer.unwrap_err().kind, "Invocation.Withdrawn");
+    assert_eq!(stage.workers.status()[0].invocations, 0, "nothing was tried");
+    assert_eq!(stage.workers.invoke(call).await.answer.unwrap().payload, "\"mine\"");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
