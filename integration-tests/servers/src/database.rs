@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::Context;
 
@@ -41,6 +42,17 @@ impl Database {
         format!("{}/{}{mark}{options}", &server[..end], self.name)
     }
 
+    /// Where its server listens.
+    ///
+    /// # Errors
+    /// When the URL names no host and port, or the name cannot be resolved.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        let rest = self.server.split_once("://").map_or(self.server.as_str(), |(_, rest)| rest);
+        let host = rest.split(['/', '?']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default();
+        let host = if host.contains(':') { host.to_string() } else { format!("{host}:5432") };
+        host.to_socket_addrs()?.next().with_context(|| format!("resolve {host}"))
+    }
+
     /// Runs SQL in the database with `psql`.
     ///
     /// # Errors
@@ -67,6 +79,9 @@ mod tests {
         let check = |server: &str, expected: &str| {
             let database = url(server);
             assert_eq!(database.url(), expected);
+            if server.contains("127.0.0.1:1") {
+                assert_eq!(database.address().expect("an address"), SocketAddr::from(([127, 0, 0, 1], 1)));
+            }
             std::mem::forget(database);
         };
         check("postgres://postgres@127.0.0.1:1/postgres", "postgres://postgres@127.0.0.1:1/t");

@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod handlers;
 mod operations;
+mod postgres;
 mod shapes;
 
 /// A Python handler that notes each call in `$TEST_DIR/notes` with one write of an append-only file, so that the

@@ -74,16 +74,49 @@ impl Postgres {
             .output()
             .with_context(|| format!("run {}", bin.join("initdb").display()))?;
         ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
-        let mut server = Self { bin, owner, folder, port: 0, options: options.clone(), child: None };
+        Self { bin, owner, folder, port: 0, options: options.clone(), child: None }.on_a_port()
+    }
+
+    /// Starts another server on a copy of this one's data as it is now (`pg_basebackup`): what a fail-over to a standby
+    /// finds that lags behind, if this one goes on and then ends.
+    ///
+    /// # Errors
+    /// When the copy cannot be made or started.
+    pub fn copy(&self) -> anyhow::Result<Self> {
+        let folder = process::folder(self.owner)?;
+        let output = process::command(programs::client(&self.bin, "pg_basebackup"), self.owner)
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-c",
+                "fast",
+                "-X",
+                "stream",
+            ])
+            .arg("-D")
+            .arg(folder.path().join("data"))
+            .current_dir(folder.path())
+            .output()
+            .context("run pg_basebackup")?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr));
+        let (bin, owner, options) = (self.bin.clone(), self.owner, self.options.clone());
+        Self { bin, owner, folder, port: 0, options, child: None }.on_a_port()
+    }
+
+    fn on_a_port(mut self) -> anyhow::Result<Self> {
         for tried in 1.. {
-            server.port = process::free_port()?;
-            match server.start_again() {
+            self.port = process::free_port()?;
+            match self.start_again() {
                 Ok(()) => break,
-                Err(_) if tried < PORTS_TRIED && server.log().contains("could not bind") => {}
+                Err(_) if tried < PORTS_TRIED && self.log().contains("could not bind") => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(server)
+        Ok(self)
     }
 
     /// The URL of the database `postgres` on this server, for its superuser.

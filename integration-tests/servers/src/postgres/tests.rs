@@ -44,3 +44,13 @@ fn pgbouncer_hands_a_connection_on_after_each_transaction() {
     assert_eq!(psql(&bouncer.url(), "select 41 + 1").unwrap(), "42");
     assert!(psql(&bouncer.url(), "select nothing").is_err());
 }
+
+#[test]
+fn a_copy_has_what_was_there_and_goes_its_own_way() {
+    let server = Postgres::start(&Options::default()).unwrap();
+    server.sql("postgres", "create table t (n int); insert into t values (1)").unwrap();
+    let copy = server.copy().unwrap();
+    server.sql("postgres", "insert into t values (2)").unwrap();
+    drop(server);
+    assert_eq!(count(&copy), "1");
+}
