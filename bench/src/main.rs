@@ -53,6 +53,9 @@ enum Bench {
         /// Measure only these parts.
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<ledger::Part>,
+        /// Measure only these cases of batch size and lanes, such as 10x8.
+        #[arg(long = "case", value_delimiter = ',')]
+        cases: Vec<ledger::Case>,
     },
     /// A no-op function in native code, started by the benchmark itself.
     #[command(name = "__worker", hide = true)]
@@ -72,10 +75,10 @@ fn main() -> ExitCode {
         Bench::Embedded { json, seconds, dir } => {
             report(json, embedded::run(Duration::from_secs_f64(seconds), dir))
         }
-        Bench::Ledger { json, seconds, url, minutes, only } => {
+        Bench::Ledger { json, seconds, url, minutes, only, cases } => {
             let (round, sustained) =
                 (Duration::from_secs_f64(seconds), Duration::from_secs_f64(minutes * 60.0));
-            report(json, ledger::run(ledger::Options { url, round, sustained, only }))
+            report(json, ledger::run(ledger::Options { url, round, sustained, only, cases }))
         }
     }
 }

@@ -49,6 +49,8 @@ end $fn$;
 --   1, which appends of the group (from 1): those are there already, nothing was written
 --   2, which hash (from 1), lane and place of the first, and so on: those are remembered, nothing was written
 --
+-- What few appends have comes last and may be left out: an argument costs the server a little, also one that is null.
+--
 -- `p_retry`     an append of the group was sent before: appends without events are looked for too
 -- `p_appends`   the appends, `p_marks` those of them that store no event
 -- `p_lanes`     ascending; `p_counts`: events in each; `p_parts`: for each lane, how many of each append
@@ -72,10 +74,14 @@ create function bellwire.append_%1$s(
   p_lanes smallint[], p_counts int[], p_parts int[], p_known bigint[],
   p_sources int[], p_types text[], p_ids text[], p_keys text[], p_attributes text[], p_metas text[], p_data bytea[],
   p_sigs bytea[],
-  p_shards int[], p_vers bigint[], p_positions text[], p_movers int[],
-  p_buckets int[], p_hashes uuid[], p_hash_lane smallint[], p_hash_offset int[], p_hash_until timestamptz[],
-  p_dup_part int[], p_dup_ord int[], p_dup_source int[], p_dup_id text[], p_dup_lane smallint[], p_dup_seq bigint[],
-  p_q_part int[], p_q_source int[], p_q_reason text[], p_q_bytes bytea[], p_q_meta text[])
+  p_shards int[] default null, p_vers bigint[] default null, p_positions text[] default null,
+  p_movers int[] default null,
+  p_buckets int[] default null, p_hashes uuid[] default null, p_hash_lane smallint[] default null,
+  p_hash_offset int[] default null, p_hash_until timestamptz[] default null,
+  p_dup_part int[] default null, p_dup_ord int[] default null, p_dup_source int[] default null,
+  p_dup_id text[] default null, p_dup_lane smallint[] default null, p_dup_seq bigint[] default null,
+  p_q_part int[] default null, p_q_source int[] default null, p_q_reason text[] default null,
+  p_q_bytes bytea[] default null, p_q_meta text[] default null)
 returns bigint[] language plpgsql volatile as $append$
 declare
   lanes   int := coalesce(cardinality(p_lanes), 0);
@@ -87,6 +93,7 @@ declare
   answer  bigint[];
   place   bigint;
   before  timestamptz;
+  locked  boolean;
   ids     uuid[];
   counts  int[];
   first   int := 1;
@@ -101,8 +108,9 @@ begin
   if lanes = 0 then
     perform pg_advisory_xact_lock_shared(bellwire.append_class(), 1);
   end if;
+  -- An expression costs a fraction of a statement, and the next statement has a snapshot of its own all the same.
   for i in 1 .. lanes loop
-    perform pg_advisory_xact_lock(bellwire.append_class(), p_lanes[i]);
+    locked := pg_advisory_xact_lock(bellwire.append_class(), p_lanes[i]) is not null;
   end loop;
   if not exists (select from bellwire.generation where gen = %1$s and closed_at is null) then
     raise exception using errcode = 'BW001', message = 'the generation is closed';

@@ -21,6 +21,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::table::{Report, Row};
+pub use ours::Case;
 use server::Server;
 
 /// What to measure, and for how long.
@@ -34,6 +35,8 @@ pub struct Options {
     pub sustained: Duration,
     /// The parts to measure; none: all of them.
     pub only: Vec<Part>,
+    /// The cases to measure; none: the table of them.
+    pub cases: Vec<Case>,
 }
 
 /// A part of the measurement.
@@ -75,7 +78,8 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     }
     if wanted(Part::Cases) {
         let mut rows = Vec::new();
-        for case in ours::CASES {
+        let cases = if options.cases.is_empty() { ours::CASES.to_vec() } else { options.cases };
+        for case in cases {
             rows.push(ours::case(&server, case, 3, short).await?.row());
         }
         report.table("append", "append, 300 B of JSON", rows);

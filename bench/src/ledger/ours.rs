@@ -1,5 +1,6 @@
 //! Appends through the ledger's contract, as intake calls it, beside the bare limit.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use bellwire_schemas::{Clock, Lane};
 use super::events::Ring;
 use super::raw::Raw;
 use super::rounds::{Ran, Round, Whistle, median, round};
-use super::server::Server;
+use super::server::{LANES, Server};
 use crate::table::{Report, Row, percentile};
 
 /// Events an append, and lanes with one caller each.
@@ -204,6 +205,19 @@ pub async fn append_all(
     }
     ran.end(appends.collect());
     Ok(ran)
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` is no case: write batch size and lanes, such as 10x8, with 1 to {LANES} lanes")
+        };
+        let (batch, lanes) = text.split_once('x').ok_or_else(wrong)?;
+        let case = case_of(batch.parse().map_err(|_| wrong())?, lanes.parse().map_err(|_| wrong())?);
+        if case.batch == 0 || !(1..=LANES).contains(&case.lanes) { Err(wrong()) } else { Ok(case) }
+    }
 }
 
 impl Case {
