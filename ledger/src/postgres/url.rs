@@ -72,7 +72,9 @@ impl Target {
             match name {
                 "schema" => target.schema = Some(value),
                 "sslmode" => mode = Some(tls_mode(&value)?),
-                "sslrootcert" => target.root = Some(value.into()).filter(|_| name != "system"),
+                // The system's certificates, and then the name must fit, as libpq has it.
+                "sslrootcert" if value == "system" => mode = Some(TlsMode::VerifyFull),
+                "sslrootcert" => target.root = Some(value.into()),
                 "target_session_attrs" => target.writable = writable(&value)?,
                 _ => rest.push(pair),
             }
@@ -158,6 +160,8 @@ mod tests {
         let target = Target::parse("postgresql://localhost/db?target_session_attrs=any").unwrap();
         assert_eq!((target.tls, target.writable, target.schema), (TlsMode::Prefer, false, None));
         assert_eq!(target.config.get_application_name(), Some("bellwire"));
+        let target = Target::parse("postgresql://localhost/db?sslrootcert=system").unwrap();
+        assert_eq!((target.tls, target.root), (TlsMode::VerifyFull, None));
     }
 
     #[test]
