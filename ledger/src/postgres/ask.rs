@@ -105,7 +105,13 @@ pub(super) async fn read(
         };
         next = fetched.next;
         if fetched.exhausted {
-            if ranges.after(lane, generation).is_none() && fetched.newest != ranges.newest() {
+            // A place that is left out must be gone by what the database says now: a server that took over may have
+            // opened its generations elsewhere.
+            let doubtful = match ranges.after(lane, generation) {
+                Some((_, first)) => first > next,
+                None => fetched.newest != ranges.newest(),
+            };
+            if doubtful {
                 ranges = shared.load_ranges().await?;
             }
             at = ranges.after(lane, generation);

@@ -100,7 +100,7 @@ async fn judge(shared: &Shared, generation: i32, before: Timestamp) -> Result<Ju
         if judged.state != State::Untallied {
             return Ok(judged);
         }
-        if !upkeep::tally(shared).await? {
+        if !upkeep::tally_all(shared).await? {
             tokio::time::sleep(TRIES.1).await;
         }
     }

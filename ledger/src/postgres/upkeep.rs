@@ -4,14 +4,13 @@
 //! Every handle runs one; the database lets one at a time do something. Nothing here is needed for correctness within a
 //! moment: what fails is tried again, and appends never wait longer than a moment for it.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use postgres_types::{FromSql, Type};
 use tokio::time::Instant;
 use tokio_postgres::Row;
-
-use std::sync::atomic::Ordering;
 
 use super::fault::{Fault, Outcome, misread};
 use super::{PostgresOptions, Shared, one};
@@ -41,6 +40,8 @@ const TRIES: (u32, Duration) = (10, Duration::from_millis(50));
 pub(super) struct Limits {
     bytes: u64,
     age: Duration,
+    /// Whether the ledger's size is limited.
+    sized: bool,
 }
 
 impl Limits {
@@ -48,15 +49,18 @@ impl Limits {
     pub fn of(options: &PostgresOptions) -> Self {
         let share = options.max_bytes.map(|max| (max / GENERATIONS).max(SMALLEST_GENERATION));
         let bytes = options.generation_bytes.or(share).unwrap_or(GENERATION_BYTES).min(GENERATION_BYTES);
-        Self { bytes, age: options.generation_age }
+        Self { bytes, age: options.generation_age, sized: options.max_bytes.is_some() }
     }
 }
 
 /// Looks after a ledger until its handle is gone or closed.
 pub(super) async fn run(shared: Weak<Shared>, limits: Limits) {
     let mut failing = false;
+    // A full ledger refuses events from the start.
+    let mut rest = if limits.sized { Duration::ZERO } else { REST };
     loop {
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(rest).await;
+        rest = REST;
         let Some(shared) = shared.upgrade() else { return };
         match look(&shared, limits).await {
             Ok(()) => failing = false,
@@ -74,11 +78,7 @@ pub(super) async fn run(shared: Weak<Shared>, limits: Limits) {
 pub(super) async fn look(shared: &Shared, limits: Limits) -> Result<(), Error> {
     let sizes = sizes(shared).await?;
     judge_size(shared, sizes.bytes);
-    for _ in 0..TALLIES {
-        if !tally(shared).await? {
-            break;
-        }
-    }
+    tally_all(shared).await?;
     if sizes.generation.is_due(limits.bytes, limits.age) {
         rotate(shared).await?;
     } else {
@@ -158,6 +158,16 @@ fn judge_size(shared: &Shared, bytes: u64) {
             false => tracing::info!(bytes, max, "the ledger takes events again"),
         }
     }
+}
+
+/// Writes what tallies are missing, as far as one look goes; false when there was nothing to do, or somebody else is at it.
+pub(super) async fn tally_all(shared: &Shared) -> Result<bool, Error> {
+    for step in 0..TALLIES {
+        if !tally(shared).await? {
+            return Ok(step > 0);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes one step of tallies in every lane; false when there was nothing to do, or somebody else is at it.
