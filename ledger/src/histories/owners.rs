@@ -2,6 +2,7 @@
 
 use bellwire_schemas::Lane;
 
+use super::checks::{in_order, unnumbered};
 use super::{CONTROLLERS, LANES, Taken, World, both};
 use crate::conformance::Subject;
 use crate::conformance::build::*;
@@ -189,11 +190,24 @@ impl<S: Subject> World<S> {
             for event in left {
                 let (left, right) =
                     (model.log(event.address, None).await, self.ledger.log(event.address, None).await);
-                if left.unwrap() != right.unwrap() {
+                if in_order(left.unwrap()) != in_order(right.unwrap()) {
+                    return false;
+                }
+            }
+            for binding in model.bindings().await.unwrap() {
+                let left = model.checkpoint(lane, binding.id).await.unwrap();
+                let debts = at(1 << 30);
+                if left != self.ledger.checkpoint(lane, binding.id).await.unwrap()
+                    || model.due(lane, binding.id, debts, 10_000).await.unwrap()
+                        != self.ledger.due(lane, binding.id, debts, 10_000).await.unwrap()
+                {
                     return false;
                 }
             }
         }
-        model.totals().await.unwrap() == self.ledger.totals().await.unwrap()
+        let (left, right) =
+            (model.quarantined(None, 1_000).await, self.ledger.quarantined(None, 1_000).await);
+        unnumbered(left.unwrap()) == unnumbered(right.unwrap())
+            && model.totals().await.unwrap() == self.ledger.totals().await.unwrap()
     }
 }

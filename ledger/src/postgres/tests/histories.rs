@@ -49,7 +49,7 @@ async fn two_controllers_agree_with_the_model() {
         return history(seed.parse().unwrap()).await;
     }
     let drawn = RandomState::new().build_hasher().finish();
-    histories((1..=40).chain((0..40).map(|n| drawn.wrapping_add(n))).collect()).await;
+    histories((1..=24).chain((0..24).map(|n| drawn.wrapping_add(n))).collect()).await;
 }
 
 /// The same in length, for whoever wants to be sure: `--run-ignored only`.
@@ -57,5 +57,5 @@ async fn two_controllers_agree_with_the_model() {
 #[ignore = "takes many minutes"]
 async fn two_controllers_agree_with_the_model_for_long() {
     let first = std::env::var("FIRST").map_or(1_000, |s| s.parse().unwrap());
-    histories((first..first + 400).collect()).await;
+    histories((first..first + 60).collect()).await;
 }
