@@ -31,7 +31,7 @@ use bellwire_ledger::Error as LedgerError;
 use bellwire_schemas::Clock;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::ControllerSpec;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
 
 pub use options::ServeOptions;
@@ -67,7 +67,13 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(if settings.ledger.url.is_postgres() { 2 } else { 1 }));
     }
     let mut screen = Screen::new(&options);
-    let running = match assemble(&loaded.services, settings, options.mode, folder, Clock::system()).await {
+    // Listened for from the beginning: whoever sees a door open may ask for the end.
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let assembled = tokio::select! {
+        assembled = assemble(&loaded.services, settings, options.mode, folder, Clock::system()) => assembled,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let running = match assembled {
         Ok(running) => running,
         Err(error) => return refuse(error),
     };
@@ -77,7 +83,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
         tokio::spawn(screen::send_samples(running.app.clone(), base.clone()));
     }
     let reloader = Reloader::new(&options, &loaded);
-    follow(running, screen, reloader, facts).await
+    follow(running, screen, reloader, facts, terminate).await
 }
 
 /// The life of a controller: facts on the screen, reloads, until a signal.
@@ -86,8 +92,8 @@ async fn follow(
     mut screen: Screen,
     mut reloader: Reloader,
     mut facts: broadcast::Receiver<Fact>,
+    mut terminate: Signal,
 ) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     loop {
         tokio::select! {
