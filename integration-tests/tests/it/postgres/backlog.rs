@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{HANDLER, LANES};
+use super::{HANDLER, LANES, until_owns};
 
 /// What a controller may use at most, its functions' processes not counted.
 const LIMIT_MIB: u64 = 300;
@@ -91,7 +91,9 @@ async fn backlog(events: u64, every: u64, patience: Duration) {
     let server = Postgres::start(&Options::default().set("max_wal_size", "4GB")).unwrap();
     let mut cluster = Cluster::new(&service(every), &[("note.py", HANDLER)], &[server.url()]).unwrap();
     cluster.start(0, None).await.unwrap();
-    assert!(cluster.stop(0).await.unwrap().success());
+    until_owns(&cluster.members[0], LANES).await.unwrap();
+    let status = cluster.stop(0).await.unwrap();
+    assert!(status.success(), "{status}\n{}", cluster.logs());
     let start = Instant::now();
     fill(&server.url(), events, every).await;
     println!("{events} events in {:.1?}", start.elapsed());
@@ -100,7 +102,13 @@ async fn backlog(events: u64, every: u64, patience: Duration) {
     let pid = stack.pid().unwrap();
     let done = |s: &Value| s["bindings"].as_array().is_some_and(|all| all.iter().all(|b| b["waiting"] == 0));
     while !stack.get("/v1/status").await.is_ok_and(|s| done(&s)) {
-        assert!(start.elapsed() < patience, "after {:?}:\n{}", start.elapsed(), stack.log());
+        assert!(
+            start.elapsed() < patience,
+            "after {:?}: {:?}\n{}",
+            start.elapsed(),
+            stack.get("/v1/status").await,
+            stack.log()
+        );
         sleep(Duration::from_millis(200)).await;
     }
     stack.settled().await.unwrap();
@@ -115,7 +123,7 @@ async fn backlog(events: u64, every: u64, patience: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_300_000_events() {
-    backlog(300_000, 50, PATIENCE).await;
+    backlog(300_000, 300, 2 * PATIENCE).await;
 }
 
 /// By hand: `./test --run-ignored only backlog` (some minutes, 10 GB of disk).

@@ -11,6 +11,7 @@ use bellwire_integration_tests::{Cluster, Stack};
 use bellwire_test_servers::Database;
 use tokio::time::{Instant, sleep};
 
+mod backlog;
 mod commit;
 mod crash;
 mod handover;

@@ -90,8 +90,9 @@ async fn unreachable(mode: Mode) {
     }
     let away_at = Instant::now();
     let refused = load.refused();
+    load.until(|load| load.refused() > refused).await.unwrap();
+    let first_refusal = away_at.elapsed();
     load.until(|load| load.refused() >= refused + 8).await.unwrap();
-    let first_refusals = away_at.elapsed();
     for member in &cluster.members {
         let (status, body) = member.publish("work", "{}").await.unwrap();
         assert!(matches!(status, 400 | 503), "{status} {body}");
@@ -103,7 +104,7 @@ async fn unreachable(mode: Mode) {
     let back_at = Instant::now();
     load.until(|load| load.accepted() > accepted).await.unwrap();
     println!(
-        "unreachable ({mode:?}): first refusals after {first_refusals:?}, first acknowledgement {:?} after the server is back",
+        "unreachable ({mode:?}): first refusal after {first_refusal:?}, first acknowledgement {:?} after the server is back",
         back_at.elapsed()
     );
     assert!(back_at.elapsed() <= RECOVERY, "{:?}", back_at.elapsed());
