@@ -221,8 +221,8 @@ async fn answer_present(shared: &Shared, jobs: Vec<Job>, tried: &[Tried], presen
 async fn refused(shared: &Shared, mut jobs: Vec<Job>, fault: Fault) -> Next {
     let text = Error::from(fault.clone()).to_string();
     match fault.code() {
-        // Another generation is open (and ours may be gone with its function), another bucket: ask which, and again.
-        "BW001" | "42883" | "42P01" => match shared.refresh_generation().await {
+        // Another generation is open, another bucket: ask which, and again.
+        "BW001" => match shared.refresh_generation().await {
             Ok(_) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),
         },
