@@ -3,7 +3,7 @@
 //! Only lanes that this process reads are remembered; what others append to them is learned by their tail alone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bellwire_schemas::{Address, Clock, Lane, Seq};
@@ -22,6 +22,8 @@ pub struct Feed {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     lanes: Vec<LaneFeed>,
+    /// How often the events of a lane were forgotten.
+    forgotten: AtomicU64,
 }
 
 struct LaneFeed {
@@ -49,7 +51,7 @@ impl Feed {
             let (tail, kept) = (watch::Sender::new(tail), AtomicBool::new(true));
             lanes.push(LaneFeed { tail, kept, recent: Mutex::default() });
         }
-        Ok(Self { ledger, clock, lanes })
+        Ok(Self { ledger, clock, lanes, forgotten: AtomicU64::new(0) })
     }
 
     /// The ledger behind it.
@@ -76,6 +78,7 @@ impl Feed {
         tell: impl FnOnce(&Appended),
     ) -> Result<Appended, Error> {
         let events = append.events.clone();
+        let forgotten = self.forgotten.load(Ordering::Acquire);
         let appended = self.ledger.append(append, self.clock.now()).await?;
         tell(&appended);
         let stored = events.into_iter().zip(&appended.items).filter_map(|(new, item)| match item {
@@ -88,7 +91,10 @@ impl Feed {
             }),
             Arrival::Duplicate(_) => None,
         });
-        self.remember(stored);
+        // Committed, perhaps, on a server from which another took over meanwhile; the readers have begun anew.
+        if forgotten == self.forgotten.load(Ordering::Acquire) {
+            self.remember(stored);
+        }
         for item in &appended.items {
             if let Arrival::Duplicate(first) = item {
                 // Its append may have committed without an answer; then nobody has been told of it.
@@ -143,6 +149,7 @@ impl Feed {
     }
 
     fn clear(&self, lane: Lane) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
         *self.lane(lane).recent.lock().expect("no code panics while it holds this lock") = Recent::default();
     }
 

@@ -24,10 +24,12 @@ create table bellwire.controller (
   leaving    boolean not null default false
 ) with (fillfactor = 50);
 
--- Who may flush. The epoch only grows.
+-- Who may flush. The epoch only grows. `history`: the server's when the lane was taken, see `bellwire.history()`; a
+-- lease holds in that one only.
 create table bellwire.lane (
   lane     smallint primary key check (lane > 0),
   epoch    bigint not null default 0,
+  history  int not null default 0,
   owner    uuid,
   taken_at timestamptz
 ) with (fillfactor = 50);

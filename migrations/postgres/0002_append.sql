@@ -7,6 +7,16 @@ $fn$ select ('bellwire.lane'::regclass::oid::bigint - 2147483648)::int $fn$;
 create function bellwire.fence_class() returns int language sql stable as
 $fn$ select ('bellwire.checkpoint'::regclass::oid::bigint - 2147483648)::int $fn$;
 
+-- Which history the server's data has: its timeline, which grows when a standby takes over or a backup is restored, and
+-- stays over restarts (the server's manual, 26.3.5). What was committed last in the one before may be missing, and places,
+-- numbers and epochs given there be given again. 0 where the server does not say.
+create function bellwire.history() returns int language plpgsql stable as $fn$
+begin
+  return ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int;
+exception when others then
+  return 0;
+end $fn$;
+
 -- Makes the lanes and the first generation of a new ledger; answers how many lanes there are.
 create function bellwire.found(p_lanes int) returns int language plpgsql volatile as $fn$
 declare
@@ -18,7 +28,7 @@ begin
     return v;
   end if;
   insert into bellwire.ledger (lanes) values (p_lanes);
-  insert into bellwire.lane (lane) select generate_series(1, p_lanes);
+  insert into bellwire.lane (lane, history) select n, bellwire.history() from generate_series(1, p_lanes) n;
   insert into bellwire.generation (gen) values (1);
   insert into bellwire.lane_start (gen, lane, first_seq) select 1, n, 1 from generate_series(1, p_lanes) n;
   perform bellwire.create_generation(1);
@@ -52,6 +62,7 @@ end $fn$;
 -- What few appends have comes last and may be left out: an argument costs the server a little, also one that is null.
 --
 -- `p_retry`     an append of the group was sent before: appends without events are looked for too
+-- `p_history`   the history in which the numbers that follow were learned
 -- `p_appends`   the appends, `p_marks` those of them that store no event
 -- `p_lanes`     ascending; `p_counts`: events in each; `p_parts`: for each lane, how many of each append
 -- `p_known`     for each lane, from which place on an append of the group can be
@@ -70,7 +81,7 @@ create function bellwire.create_append(g int) returns void language plpgsql vola
 begin
   execute format($make$
 create function bellwire.append_%1$s(
-  p_now timestamptz, p_retry boolean, p_appends uuid[], p_marks uuid[],
+  p_now timestamptz, p_retry boolean, p_history int, p_appends uuid[], p_marks uuid[],
   p_lanes smallint[], p_counts int[], p_parts int[], p_known bigint[],
   p_sources int[], p_types text[], p_ids text[], p_keys text[], p_attributes text[], p_metas text[], p_data bytea[],
   p_sigs bytea[],
@@ -101,6 +112,9 @@ declare
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'BW000', message = 'the ledger needs the isolation level READ COMMITTED';
+  end if;
+  if p_history <> bellwire.history() then
+    raise exception using errcode = 'BW008', message = 'another server took over', detail = bellwire.history()::text;
   end if;
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);

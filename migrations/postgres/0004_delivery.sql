@@ -44,7 +44,7 @@ language plpgsql stable as $fn$
 declare
   g int;
 begin
-  select l.owner is not null and l.epoch = p_epoch into owned from bellwire.lane l where l.lane = p_lane;
+  select l.owner is not null and l.epoch = p_epoch and l.history = bellwire.history() into owned from bellwire.lane l where l.lane = p_lane;
   select max(q.gen) into g from bellwire.generation q;
   execute format(
     'select coalesce((select t.first_seq + t.count - 1 from bellwire.event_batch_%s t where t.lane = $1
@@ -328,7 +328,9 @@ begin
     perform set_config('synchronous_commit', 'off', true);
   end if;
   perform bellwire.fence(p_lane);
-  perform 1 from bellwire.lane l where l.lane = p_lane and l.epoch = p_epoch and l.owner is not null;
+  -- In another history the places of this flush may hold other events.
+  perform 1 from bellwire.lane l
+    where l.lane = p_lane and l.epoch = p_epoch and l.owner is not null and l.history = bellwire.history();
   if not found then
     raise exception using errcode = 'BW010', message = 'fenced';
   end if;

@@ -21,7 +21,8 @@ begin
 end $fn$;
 
 -- A sign of life. Answers the cluster of one moment; of the rows that the caller has read last in each of its lanes those
--- lanes where they are gone (a server took over that lacked them). Its own row is all that it waits for.
+-- lanes where they are gone (a server took over that lacked them), and lanes that it took before another server took
+-- over. Its own row is all that it waits for.
 create function bellwire.heartbeat(
   p_id uuid, p_name text, p_version text, p_ttl_ms bigint, p_leaving boolean,
   p_seen_lanes smallint[], p_seen_gens int[], p_seen_firsts bigint[], p_seen_appends uuid[],
@@ -52,12 +53,15 @@ begin
       where (s.gen > (select max(g.gen) from bellwire.generation g)
           or exists (select from bellwire.generation g where g.gen = s.gen))
         and not exists (select from bellwire.event_batch b
-          where b.gen = s.gen and b.lane = s.lane and b.first_seq = s.first and b.append_id = s.append))
+          where b.gen = s.gen and b.lane = s.lane and b.first_seq = s.first and b.append_id = s.append)
+      union select l.lane from bellwire.lane l where l.owner = p_id and l.history <> bellwire.history()
+      order by 1)
   into o_ids, o_names, o_versions, o_since, o_leaving, o_epochs, o_owners, o_changes, o_rewound;
 end $fn$;
 
 -- Takes a lane: the first of two calls, which fences its owner of before. Answers the new epoch, or null while another
--- controller that is alive has it. A controller that never gave a sign of life counts as alive for p_ttl_ms.
+-- controller that is alive has it. A controller that never gave a sign of life counts as alive for p_ttl_ms. Epochs given
+-- before another server took over may be lost with the end of that history; none of them is given again.
 create function bellwire.take_lane(p_controller uuid, p_lane smallint, p_ttl_ms bigint) returns bigint
 language plpgsql volatile as $fn$
 declare
@@ -75,7 +79,8 @@ begin
     values (p_controller, p_controller::text, '', clock_timestamp() + p_ttl_ms * interval '1 millisecond')
     on conflict (id) do update set expires_at = excluded.expires_at, since = clock_timestamp()
     where c.expires_at <= clock_timestamp();
-  update bellwire.lane l set owner = p_controller, epoch = l.epoch + 1, taken_at = clock_timestamp()
+  update bellwire.lane l set owner = p_controller, taken_at = clock_timestamp(), history = bellwire.history(),
+    epoch = l.epoch + case when l.history = bellwire.history() then 1 else 1000 end
     where l.lane = p_lane returning l.epoch into v_epoch;
   return v_epoch;
 end $fn$;
@@ -87,7 +92,8 @@ begin
   perform bellwire.check_isolation();
   perform bellwire.commit_safely();
   perform bellwire.fence(p_lane);
-  update bellwire.lane set taken_at = clock_timestamp() where lane = p_lane and epoch = p_epoch and owner is not null;
+  update bellwire.lane set taken_at = clock_timestamp() where lane = p_lane and epoch = p_epoch and owner is not null
+    and history = bellwire.history();
   return found;
 end $fn$;
 

@@ -31,11 +31,19 @@ impl Pgbouncer {
     /// # Errors
     /// When the program is missing (Debian: package `pgbouncer`) or does not start; its log is in the message.
     pub fn start(server: &Postgres) -> anyhow::Result<Self> {
+        Self::before(server.address())
+    }
+
+    /// The same for the server at an address.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn before(server: SocketAddr) -> anyhow::Result<Self> {
         let owner = Owner::find()?;
         let folder = process::folder(owner)?;
         let port = process::free_port()?;
         let config = folder.path().join("pgbouncer.ini");
-        fs::write(&config, configuration(server.address(), port))?;
+        fs::write(&config, configuration(server, port))?;
         process::give(&config, owner)?;
         let log = File::options().create(true).append(true).open(folder.path().join("server.log"))?;
         let program =

@@ -89,8 +89,14 @@ pub(super) async fn heartbeat(shared: &Shared, beat: &Heartbeat) -> Result<Clust
         (&firsts, Type::INT8_ARRAY),
         (&appends, Type::UUID_ARRAY),
     ];
-    let sql = shared.sql("select * from bellwire.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+    let sql = shared
+        .sql("select h.*, bellwire.history() from bellwire.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9) h");
     let rows = beat_once(shared, &sql, &params, beat).await?;
+    let history = one(&rows, 9)?;
+    if history < shared.history.newest() {
+        drop(shared.leases.take());
+    }
+    shared.follow(history).await?;
     let cluster = cluster_of(&rows)?;
     if !cluster.rewound.is_empty() {
         shared.reading.forget();
@@ -183,11 +189,15 @@ pub(super) async fn acquire(
     let Some(epoch) = one::<Option<i64>>(&shared.pool.query(&sql, &params).await?, 0)? else {
         return Ok(None);
     };
-    let sql = shared.sql("select bellwire.hold_lane($1, $2)");
+    let sql = shared.sql("select bellwire.hold_lane($1, $2), bellwire.history()");
     let params: [Param<'_>; 2] = [(&lane_number, Type::INT2), (&epoch, Type::INT8)];
-    if !one::<bool>(&shared.pool.query(&sql, &params).await?, 0)? {
+    let rows = shared.pool.query(&sql, &params).await?;
+    shared.follow(one(&rows, 1)?).await?;
+    if !one::<bool>(&rows, 0)? {
         return Ok(None);
     }
+    // Read under an earlier lease; a server that took over meanwhile may hold other events at the same places.
+    shared.reading.forget();
     let epoch =
         Epoch(u32::try_from(epoch).map_err(|_| Error::Corrupt(format!("epoch of lane {lane}: {epoch}")))?);
     lock(&shared.leases.seen).remove(&lane);

@@ -16,6 +16,7 @@ mod deliver;
 mod exceptions;
 mod fault;
 mod flush;
+mod history;
 mod keep;
 mod lease;
 mod list;
@@ -49,6 +50,7 @@ use append::Appenders;
 use connect::Connector;
 use fault::misread;
 use flush::Deliveries;
+use history::History;
 use lease::Leases;
 use names::Names;
 use pool::Pool;
@@ -110,6 +112,8 @@ struct Shared {
     leases: Leases,
     /// The newest generation that this handle knows of.
     generation: AtomicI32,
+    /// The history that all of this was learned in.
+    history: History,
     /// Whether it was opened for reading only.
     read_only: bool,
     max_bytes: Option<u64>,
@@ -148,8 +152,9 @@ impl PostgresLedger {
             )));
         }
         let shared = Arc::new(Shared::new(pool, connector, schema, options.lanes, options.max_bytes, false));
-        shared.refresh_generation().await?;
-        append::start(&shared).await?;
+        let history = shared.pool.ask(&shared.sql("select bellwire.history()"), &[]).await?;
+        shared.follow(one(&history, 0)?).await?;
+        append::start(&shared);
         upkeep::start(&shared, upkeep::Limits::of(&options));
         Ok(Self { shared })
     }
@@ -201,6 +206,7 @@ impl Shared {
             reading,
             upkeep: OnceLock::new(),
             generation,
+            history: History::default(),
             read_only,
             max_bytes,
             full,
@@ -227,7 +233,9 @@ impl Shared {
     async fn refresh_generation(&self) -> Result<i32, Error> {
         let sql = self.sql("select max(gen) from bellwire.generation");
         let newest: i32 = one(&self.pool.ask(&sql, &[]).await?, 0)?;
-        Ok(self.generation.fetch_max(newest, Ordering::AcqRel).max(newest))
+        // Also backwards: a server that took over may lack the newest.
+        self.generation.store(newest, Ordering::Release);
+        Ok(newest)
     }
 
     /// Refuses to write where the ledger was opened for reading.

@@ -1,5 +1,6 @@
 //! Connections: a few, shared by questions and cold writes; lost ones are replaced.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct Pool {
     connector: Arc<Connector>,
     idle: Mutex<Vec<Connection>>,
     turns: Semaphore,
+    /// Connections made before the last change are not used again.
+    age: AtomicU64,
 }
 
 impl Pool {
@@ -34,12 +37,13 @@ impl Pool {
     pub async fn open(connector: Arc<Connector>) -> Result<Self, Error> {
         let first = connector.connect().await?;
         let (idle, turns) = (Mutex::new(vec![first]), Semaphore::new(CONNECTIONS));
-        Ok(Self { connector, idle, turns })
+        Ok(Self { connector, idle, turns, age: AtomicU64::new(0) })
     }
 
     /// Connects when it is first asked.
     pub fn later(connector: Arc<Connector>) -> Self {
-        Self { connector, idle: Mutex::default(), turns: Semaphore::new(CONNECTIONS) }
+        let turns = Semaphore::new(CONNECTIONS);
+        Self { connector, idle: Mutex::default(), turns, age: AtomicU64::new(0) }
     }
 
     /// Runs one statement, which is its own transaction, once. For whoever minds the code of a refusal.
@@ -56,9 +60,10 @@ impl Pool {
     /// As [`Pool::call`].
     pub async fn call_within(&self, sql: &str, params: &[Param<'_>], limit: Duration) -> Outcome<Vec<Row>> {
         let _turn = self.turn().await?;
+        let age = self.age.load(Ordering::Acquire);
         let connection = self.take().await?;
         let result = connection.query(sql, params, limit).await;
-        self.put_back(connection, &result);
+        self.put_back(connection, age, &result);
         result
     }
 
@@ -89,10 +94,18 @@ impl Pool {
     /// As [`Pool::call`].
     pub async fn batch(&self, sql: &str, limit: Duration) -> Outcome<()> {
         let _turn = self.turn().await?;
+        let age = self.age.load(Ordering::Acquire);
         let connection = self.take().await?;
         let result = connection.batch(sql, limit).await;
-        self.put_back(connection, &result);
+        self.put_back(connection, age, &result);
         result
+    }
+
+    /// Closes what is idle now, and what is in use as soon as it has answered; later questions get new connections.
+    pub fn renew(&self) {
+        let mut idle = self.idle();
+        self.age.fetch_add(1, Ordering::AcqRel);
+        idle.clear();
     }
 
     /// Refuses further questions and closes what is idle.
@@ -120,10 +133,11 @@ impl Pool {
         }
     }
 
-    fn put_back<T>(&self, connection: Connection, result: &Outcome<T>) {
+    fn put_back<T>(&self, connection: Connection, age: u64, result: &Outcome<T>) {
         let spoilt = result.as_ref().is_err_and(Fault::ends_connection);
-        if !spoilt && !self.turns.is_closed() {
-            self.idle().push(connection);
+        let mut idle = self.idle();
+        if !spoilt && !self.turns.is_closed() && age == self.age.load(Ordering::Acquire) {
+            idle.push(connection);
         }
     }
 

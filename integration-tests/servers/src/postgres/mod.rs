@@ -107,6 +107,38 @@ impl Postgres {
         Self { bin, owner, folder, port: 0, options, child: None }.on_a_port()
     }
 
+    /// Copies a server that runs, and starts the copy as its standby, which follows it by streaming replication.
+    /// `primary` is where the copy finds it now and later: its address, or a proxy's before it.
+    ///
+    /// # Errors
+    /// When `pg_basebackup` is missing or fails, or the standby does not start.
+    pub fn standby(primary: SocketAddr, options: &Options) -> anyhow::Result<Self> {
+        let (bin, owner) = (programs::find()?, Owner::find()?);
+        let folder = process::folder(owner)?;
+        let data = folder.path().join("data");
+        let program = programs::client(&bin, "pg_basebackup");
+        let output = process::command(program.clone(), owner)
+            .args(["-h", "127.0.0.1", "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync"])
+            .args(["-p", &primary.port().to_string()])
+            .arg("-D")
+            .arg(&data)
+            .current_dir(folder.path())
+            .output()
+            .with_context(|| format!("run {}", program.display()))?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr));
+        Self { bin, owner, folder, port: 0, options: options.clone(), child: None }.on_a_port()
+    }
+
+    /// Makes a standby a primary, on a timeline of its own, with what it has received until now.
+    ///
+    /// # Errors
+    /// When it is none, or does not become one.
+    pub fn promote(&self) -> anyhow::Result<()> {
+        let done = self.sql("postgres", "select pg_promote(true, 60)")?;
+        ensure!(done == "t", "the standby was not promoted:\n{}", self.log());
+        Ok(())
+    }
+
     fn on_a_port(mut self) -> anyhow::Result<Self> {
         for tried in 1.. {
             self.port = process::free_port()?;

@@ -1,6 +1,7 @@
 //! Many appends as one call of the function that appends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_schemas::{Address, Lane, Seq, SourceName, Timestamp};
@@ -24,16 +25,16 @@ const CALL: Duration = Duration::from_secs(10);
 /// The call with events only, with positions and identities, and with everything: arguments that are left out cost
 /// nothing, those that are null a little each.
 const CALLS: [(usize, &str); 3] = [
-    (16, "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"),
+    (17, "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"),
     (
-        25,
+        26,
         "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-    $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
     ),
     (
-        36,
+        37,
         "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)",
+    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)",
     ),
 ];
 
@@ -47,6 +48,14 @@ pub(super) enum Told {
     Duplicates(Vec<(usize, usize, Address)>),
 }
 
+/// The numbers of all names in a group, and the history that they are of.
+pub(super) struct Named {
+    pub history: i32,
+    pub sources: Arc<Sources>,
+    /// Of each job, the numbers of the shards that it moves.
+    pub shards: Vec<Vec<i32>>,
+}
+
 /// A group worked out, borrowed from its jobs.
 pub(super) struct Group<'a> {
     jobs: &'a [Job],
@@ -57,21 +66,19 @@ pub(super) struct Group<'a> {
     known: Vec<i64>,
     items: Vec<Item<'a>>,
     sources: &'a Sources,
+    /// The history that the numbers are of.
+    history: i32,
     /// Job, index in its append, number of the shard; ascending by shard.
     positions: Vec<(usize, usize, i32)>,
 }
 
 impl<'a> Group<'a> {
-    /// Works out a group; `tried` says of each job where it can be, `shards` has the numbers of its positions.
+    /// Works out a group; `tried` says of each job where it can be, `names` has the numbers of its names.
     ///
     /// # Errors
     /// When a source has no number, which the caller has seen to.
-    pub fn new(
-        jobs: &'a [Job],
-        tried: &[Tried],
-        sources: &'a Sources,
-        shards: &[Vec<i32>],
-    ) -> Result<Self, Error> {
+    pub fn new(jobs: &'a [Job], tried: &[Tried], names: &'a Named) -> Result<Self, Error> {
+        let Named { history, sources, shards } = names;
         let mut lanes: BTreeMap<u16, Vec<(usize, usize)>> = BTreeMap::new();
         let mut positions = Vec::new();
         for (n, job) in jobs.iter().enumerate() {
@@ -105,7 +112,7 @@ impl<'a> Group<'a> {
         }
         let now = tried.iter().map(|tried| tried.now).max().unwrap_or_default();
         let retry = jobs.iter().any(|job| job.unknown);
-        Ok(Self { jobs, now, retry, lanes, known, items, sources, positions })
+        Ok(Self { jobs, now, retry, lanes, known, items, sources, history: *history, positions })
     }
 
     /// The lanes that it writes to, ascending, with how many events each gets.
@@ -154,9 +161,10 @@ impl<'a> Group<'a> {
         let moves = self.moves();
         let duplicates = self.duplicates();
         let quarantine = self.quarantine();
-        let params: [(&(dyn postgres_types::ToSql + Sync), Type); 36] = [
+        let params: [(&(dyn postgres_types::ToSql + Sync), Type); 37] = [
             (&Time(self.now), Type::TIMESTAMPTZ),
             (&self.retry, Type::BOOL),
+            (&self.history, Type::INT4),
             (&ids, Type::UUID_ARRAY),
             (&marks, Type::UUID_ARRAY),
             (&numbers, Type::INT2_ARRAY),

@@ -65,6 +65,15 @@ impl Appenders {
         }
     }
 
+    /// Asks where everything stands in the history of a server that took over.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn rewind(&self, shared: &Shared) -> Result<(), Error> {
+        self.memory.load_tails(shared).await?;
+        self.buckets.load(shared).await
+    }
+
     /// Refuses new appends and waits for those that are under way.
     pub async fn close(&self) {
         drop(self.queues.write().expect("no code panics while it holds this lock").take());
@@ -79,11 +88,7 @@ impl Appenders {
 
 /// Starts the tasks of a ledger that was opened for writing. They end when it is closed or dropped.
 ///
-/// # Errors
-/// When the tails cannot be read.
-pub(super) async fn start(shared: &Arc<Shared>) -> Result<(), Error> {
-    shared.appenders.memory.load_tails(shared).await?;
-    shared.appenders.buckets.load(shared).await?;
+pub(super) fn start(shared: &Arc<Shared>) {
     let count = shared.lanes.min(APPENDERS) + 1;
     let mut queues = Vec::new();
     for _ in 0..count {
@@ -94,7 +99,6 @@ pub(super) async fn start(shared: &Arc<Shared>) -> Result<(), Error> {
         queues.push(queue);
     }
     *shared.appenders.queues.write().expect("no code panics while it holds this lock") = Some(queues.into());
-    Ok(())
 }
 
 /// Commits a batch; see [`crate::Ledger::append`].

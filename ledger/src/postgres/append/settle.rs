@@ -6,7 +6,7 @@ use std::time::Duration;
 use bellwire_schemas::{Lane, Seq, crash_point};
 use tokio::time::Instant;
 
-use super::group::{Group, Told};
+use super::group::{Group, Named, Told};
 use super::job::{Fate, Job};
 use super::present::find;
 use super::tried::Tried;
@@ -79,7 +79,7 @@ pub(super) async fn settle(shared: &Shared, link: &mut Link, group: Vec<Job>) {
 
 /// One call, with what it needs before and what follows from its answer.
 async fn attempt(shared: &Shared, link: &mut Link, group: Vec<Job>) -> Next {
-    let generation = shared.generation();
+    let (history, generation) = (shared.history.newest(), shared.generation());
     let (mut jobs, tried) = match begin(shared, group, generation).await {
         Ok(begun) => begun,
         Err((jobs, error)) => return later(jobs, &error.to_string()),
@@ -87,11 +87,11 @@ async fn attempt(shared: &Shared, link: &mut Link, group: Vec<Job>) -> Next {
     if jobs.is_empty() {
         return Next::Done;
     }
-    let (sources, shards) = match names(shared, &jobs).await {
+    let names = match names(shared, &jobs, history).await {
         Ok(names) => names,
         Err(error) => return later(jobs, &error.to_string()),
     };
-    let prepared = Group::new(&jobs, &tried, &sources, &shards);
+    let prepared = Group::new(&jobs, &tried, &names);
     let group = match prepared {
         Ok(group) => group,
         Err(error) => return later(jobs, &error.to_string()),
@@ -166,10 +166,8 @@ async fn begin(
     Ok((jobs, all))
 }
 
-type Named = (std::sync::Arc<crate::postgres::names::Sources>, Vec<Vec<i32>>);
-
 /// Numbers for all names in a group.
-async fn names(shared: &Shared, jobs: &[Job]) -> Result<Named, Error> {
+async fn names(shared: &Shared, jobs: &[Job], history: i32) -> Result<Named, Error> {
     let mut sources = Vec::new();
     for job in jobs {
         let events = job.append.events.iter().map(|new| &new.source);
@@ -185,7 +183,7 @@ async fn names(shared: &Shared, jobs: &[Job]) -> Result<Named, Error> {
         let names: Vec<&str> = job.append.positions.iter().map(|p| p.shard.as_str()).collect();
         shards.push(if names.is_empty() { Vec::new() } else { shared.shards_named(&names).await? });
     }
-    Ok((sources, shards))
+    Ok(Named { history, sources, shards })
 }
 
 /// Answers those that are there already; the others go again.
@@ -221,8 +219,9 @@ async fn answer_present(shared: &Shared, jobs: Vec<Job>, tried: &[Tried], presen
 async fn refused(shared: &Shared, mut jobs: Vec<Job>, fault: Fault) -> Next {
     let text = Error::from(fault.clone()).to_string();
     match fault.code() {
-        // Another generation is open, another bucket: ask which, and again.
-        "BW001" => match shared.refresh_generation().await {
+        // Another generation is open, another bucket: ask which, and again. Without its function a generation is one that
+        // a server that took over lacks.
+        "BW001" | "42883" => match shared.refresh_generation().await {
             Ok(_) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),
         },
@@ -232,6 +231,10 @@ async fn refused(shared: &Shared, mut jobs: Vec<Job>, fault: Fault) -> Next {
             Err(error) => later(jobs, &error.to_string()),
         },
         "BW003" => match shared.appenders.buckets.load(shared).await {
+            Ok(()) => again(jobs, &text),
+            Err(error) => later(jobs, &error.to_string()),
+        },
+        "BW008" => match shared.follow(fault.detail().parse().unwrap_or(0)).await {
             Ok(()) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),
         },

@@ -45,7 +45,7 @@ impl Memory {
         self.0.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Asks where the lanes end.
+    /// Asks where the lanes end; what was sent before can be from there on, and in no newer generation than the open one.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -55,14 +55,17 @@ impl Memory {
                order by b.first_seq desc limit 1),
               (select s.first_seq from bellwire.lane_start s where s.lane = l.lane and s.gen = {g}), 1)
             from bellwire.lane l";
-        let sql = shared.sql_in(sql, shared.generation());
-        let rows = shared.pool.ask(&sql, &[]).await?;
+        let generation = shared.generation();
+        let rows = shared.pool.ask(&shared.sql_in(sql, generation), &[]).await?;
         let mut state = self.state();
+        for tried in state.tried.values_mut() {
+            tried.generation = tried.generation.min(generation);
+        }
         for row in rows {
             let lane: i32 = row.try_get(0).map_err(misread)?;
             let next: i64 = row.try_get(1).map_err(misread)?;
-            if let Some(at) = usize::try_from(lane - 1).ok().and_then(|n| state.next.get_mut(n)) {
-                *at = next;
+            if let Ok(lane) = u16::try_from(lane) {
+                state.rewind(lane, next);
             }
         }
         Ok(())
@@ -121,11 +124,16 @@ impl Memory {
     /// Notes that a lane ends earlier than was known: the database went back to an earlier state. What was sent before
     /// can be from there on.
     pub fn rewound(&self, lane: u16, next: i64) {
-        let mut state = self.state();
-        if let Some(at) = state.next.get_mut(usize::from(lane) - 1) {
+        self.state().rewind(lane, next);
+    }
+}
+
+impl State {
+    fn rewind(&mut self, lane: u16, next: i64) {
+        if let Some(at) = usize::from(lane).checked_sub(1).and_then(|n| self.next.get_mut(n)) {
             *at = next;
         }
-        for tried in state.tried.values_mut() {
+        for tried in self.tried.values_mut() {
             for (at, known) in &mut tried.known {
                 if *at == lane {
                     *known = (*known).min(next);

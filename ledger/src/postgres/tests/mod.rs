@@ -3,13 +3,17 @@
 mod cluster;
 mod connecting;
 mod exactly_once;
+mod failover;
 mod flush;
 mod generations;
+mod held;
 mod histories;
 mod looking;
+mod odd;
 mod opening;
 mod people;
 mod pooler;
+mod settings;
 mod stored;
 mod stress;
 
@@ -40,6 +44,8 @@ crate::conformance::suite!(OnServer);
 
 /// A ledger in a schema that goes with it.
 pub(super) struct OnServer {
+    /// The way to the server.
+    url: String,
     pub ledger: PostgresLedger,
     pub options: PostgresOptions,
 }
@@ -47,15 +53,20 @@ pub(super) struct OnServer {
 impl OnServer {
     /// A new ledger in a schema with a random name.
     pub async fn with(options: PostgresOptions) -> Self {
+        Self::at(server(), options).await
+    }
+
+    /// The same by another way to the server.
+    pub async fn at(url: String, options: PostgresOptions) -> Self {
         let schema = format!("t_{}", Uuid::new_v4().simple());
         let options = PostgresOptions { schema, ..options };
-        let ledger = PostgresLedger::open(&server(), options.clone()).await.unwrap();
-        Self { ledger, options }
+        let ledger = PostgresLedger::open(&url, options.clone()).await.unwrap();
+        Self { url, ledger, options }
     }
 
     /// One more handle on the same ledger, as another controller has it.
     pub async fn another(&self) -> PostgresLedger {
-        PostgresLedger::open(&server(), self.options.clone()).await.unwrap()
+        PostgresLedger::open(&self.url, self.options.clone()).await.unwrap()
     }
 
     /// A connection that is none of the ledger's.
