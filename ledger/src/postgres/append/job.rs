@@ -11,6 +11,9 @@ use super::PATIENCE;
 use crate::dedup::hash;
 use crate::{Append, Appended, Arrival, Error};
 
+/// Bytes of one append, about: 512 MiB. The server takes messages and values below 1 GiB, as text some of them doubled.
+const LARGEST: usize = 512 << 20;
+
 /// What is known of an event before its append is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -82,6 +85,11 @@ impl Job {
                 used.insert(new.lane.0);
             }
             fates.push(fate);
+        }
+        if bytes > LARGEST {
+            return Err(Error::Corrupt(format!(
+                "an append of {bytes} bytes is too large: {LARGEST} fit into one"
+            )));
         }
         let deadline = Instant::now() + PATIENCE;
         Ok(Self {

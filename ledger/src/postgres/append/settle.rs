@@ -219,13 +219,13 @@ async fn answer_present(shared: &Shared, jobs: Vec<Job>, tried: &[Tried], presen
 async fn refused(shared: &Shared, mut jobs: Vec<Job>, fault: Fault) -> Next {
     let text = Error::from(fault.clone()).to_string();
     match fault.code() {
-        // Another generation is open, another bucket: ask which, and again. Without its function a generation is one that
-        // a server that took over lacks.
-        "BW001" | "42883" => match shared.refresh_generation().await {
+        // Another generation is open, another bucket: ask which, and again.
+        "BW001" => match shared.refresh_generation().await {
             Ok(_) => again(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),
         },
-        // The tables or the function of the generation that this handle knows are gone: it was dropped since.
+        // The tables or the function of the generation that this handle knows are gone: it was dropped since, or a server
+        // that took over never had it.
         "42883" | "42P01" => match shared.refresh_generation().await {
             Ok(_) => later(jobs, &text),
             Err(error) => later(jobs, &error.to_string()),

@@ -109,7 +109,7 @@ async fn a_closed_ledger_answers_nothing_more() {
         ..Default::default()
     };
     let ledger = crate::PostgresLedger::open(&server(), options.clone()).await.unwrap();
-    let subject = super::OnServer { ledger: ledger.clone(), options };
+    let subject = super::OnServer { url: server(), ledger: ledger.clone(), options };
     crate::Ledger::close(&ledger).await;
     let append = crate::conformance::build::batch(vec![]);
     let answer = crate::Ledger::append(&ledger, append, crate::conformance::build::at(0)).await;
