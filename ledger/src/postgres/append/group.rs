@@ -115,9 +115,10 @@ impl<'a> Group<'a> {
         Ok(Self { jobs, now, retry, lanes, known, items, sources, history: *history, positions })
     }
 
-    /// The lanes that it writes to, ascending, with how many events each gets.
-    pub fn counts(&self) -> impl Iterator<Item = (u16, usize)> {
-        self.lanes.iter().map(|(lane, events)| (*lane, events.len()))
+    /// The rows that it writes: lanes, ascending, with how many events each gets and the first append in it.
+    pub fn rows(&self) -> impl Iterator<Item = (u16, usize, Uuid)> {
+        let append = |events: &[(usize, usize)]| events.first().map(|(job, _)| self.jobs[*job].id());
+        self.lanes.iter().map(move |(lane, events)| (*lane, events.len(), append(events).unwrap_or_default()))
     }
 
     /// The advance that a refusal means, counted from 1 as it was sent.

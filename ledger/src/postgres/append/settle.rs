@@ -14,6 +14,7 @@ use crate::Error;
 use crate::postgres::Shared;
 use crate::postgres::connect::Connection;
 use crate::postgres::fault::{Fault, Outcome};
+use crate::postgres::lease::Seen;
 
 /// First pause after a lost connection; doubled each time up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -104,9 +105,10 @@ async fn attempt(shared: &Shared, link: &mut Link, group: Vec<Job>) -> Next {
     match group.send(shared, connection, generation).await {
         Ok(Told::Stored { at, firsts }) => {
             crash_point("append.after_commit");
-            for ((lane, count), first) in group.counts().zip(&firsts) {
-                let next = u64::try_from(*first).unwrap_or(0) + count as u64;
-                shared.appenders.memory.grown(Lane(lane), Seq(next));
+            for ((lane, count, append), first) in group.rows().zip(&firsts) {
+                let first = Seq(u64::try_from(*first).unwrap_or(0));
+                shared.appenders.memory.grown(Lane(lane), Seq(first.0 + count as u64));
+                shared.leases.saw(Lane(lane), Seen { generation, first, append });
             }
             let answers = group.answers(at, &firsts);
             jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));

@@ -10,7 +10,9 @@ use bellwire_test_servers::{Options, Postgres, Proxy};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
+use super::OnServer;
 use super::stored::Stored;
+use crate::conformance::Subject;
 use crate::conformance::build::*;
 use crate::{
     Append, Appended, Arrival, Error, Feed, Flush, FlushOutcome, Ledger, PositionAdvance, PostgresLedger,
@@ -301,4 +303,19 @@ async fn a_server_of_an_earlier_history_is_not_believed() {
     let answer = insist(&ana, &batch(vec![event("c")])).await;
     assert_eq!(answer.items, [Arrival::Accepted(addr(1, 3))]);
     ana.heartbeat(&beat(ANA)).await.unwrap();
+}
+
+/// A server started on an older copy of the data has the same history; events that were handed on in memory, and never
+/// read, are missed all the same.
+#[tokio::test]
+async fn events_that_went_without_a_new_history_are_missed() {
+    let subject = OnServer::new(2).await;
+    let ana = &subject.ledger;
+    ana.acquire(ANA, L1, at(0)).await.unwrap().unwrap();
+    for name in ["a", "b"] {
+        ana.append(batch(vec![event(name), event(name).lane(L2)]), at(1)).await.unwrap();
+    }
+    assert_eq!(ana.heartbeat(&beat(ANA)).await.unwrap().rewound, []);
+    subject.sql("delete from bellwire.event_batch where first_seq = 2").await;
+    assert_eq!(ana.heartbeat(&beat(ANA)).await.unwrap().rewound, [L1]);
 }
