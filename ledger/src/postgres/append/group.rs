@@ -25,7 +25,10 @@ const CALL: Duration = Duration::from_secs(10);
 /// The call with events only, with positions and identities, and with everything: arguments that are left out cost
 /// nothing, those that are null a little each.
 const CALLS: [(usize, &str); 3] = [
-    (17, "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"),
+    (
+        17,
+        "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+    ),
     (
         26,
         "select bellwire.append_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
