@@ -27,6 +27,7 @@ const MIGRATIONS: Steps = &[
     ("accounts", include_str!("../../../migrations/postgres/0006_accounts.sql")),
     ("views", include_str!("../../../migrations/postgres/0007_views.sql")),
     ("operators", include_str!("../../../migrations/postgres/0008_operators.sql")),
+    ("retention", include_str!("../../../migrations/postgres/0009_retention.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -1,7 +1,7 @@
 //! Retention: whole generations that nobody needs are dropped, one at a time; and what is old besides.
 //!
 //! The database judges and drops in one transaction under the fences of all lanes, so that nothing can begin to need an
-//! event between the two; see `migrations/postgres/0003_generations.sql`.
+//! event between the two; see `migrations/postgres/0009_retention.sql`.
 
 use std::time::Duration;
 
