@@ -6,6 +6,7 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bellwire_ledger::sqlite::{self, SchemaStatus, SqliteLedger, SqliteOptions};
@@ -16,6 +17,12 @@ use bellwire_schemas::service::LedgerSpec;
 /// Ends with the reason when the ledger's own disk failed; never for a database, whose failures pass.
 pub type Failed = Pin<Box<dyn Future<Output = String> + Send>>;
 
+/// A generation is open for this share of the retention at most: events stay that much longer than asked, and there are
+/// some twenty generations at a time.
+const GENERATIONS: u32 = 20;
+/// The shortest life of a generation; each is six tables to make and to drop.
+const SHORTEST_GENERATION: Duration = Duration::from_secs(60);
+
 /// Opens the ledger of a controller. A database that does not answer is an error at once: what is wrong at the start is
 /// seldom mended by waiting.
 ///
@@ -24,7 +31,9 @@ pub type Failed = Pin<Box<dyn Future<Output = String> + Send>>;
 pub async fn open(spec: &LedgerSpec) -> anyhow::Result<(Arc<dyn Ledger>, Failed)> {
     let max_bytes = spec.max_size.map(|size| size.0);
     if spec.url.is_postgres() {
-        let options = PostgresOptions { lanes: spec.lanes, max_bytes, ..PostgresOptions::default() };
+        let generation_age = (spec.retention / GENERATIONS).max(SHORTEST_GENERATION);
+        let options =
+            PostgresOptions { lanes: spec.lanes, max_bytes, generation_age, ..PostgresOptions::default() };
         let opened = PostgresLedger::open(spec.url.expose(), options).await;
         let ledger = opened.with_context(|| format!("open the ledger {}", spec.url))?;
         return Ok((Arc::new(ledger), Box::pin(pending())));
