@@ -155,7 +155,11 @@ fn lazy_server() -> Postgres {
 async fn flushes_that_a_crash_took_are_sent_again() {
     let mut server = lazy_server();
     let mut world = World::new(&server.url(), "bellwire", 10_000).await;
-    for found_by_heartbeat in [false, true, false] {
+    let mut ways = [false, true, false].into_iter().peekable();
+    let mut crashes = 0;
+    while let Some(found_by_heartbeat) = ways.peek().copied() {
+        crashes += 1;
+        assert!(crashes <= 12, "hardly any crash took anything");
         world.flush(10).await;
         confirm(&world.ledger.shared).await.unwrap();
         assert_eq!(world.unconfirmed(), 0);
@@ -169,7 +173,12 @@ async fn flushes_that_a_crash_took_are_sent_again() {
         server.start_again().unwrap();
         world.sql = client(&server.url()).await;
         let stood = world.ledger.checkpoint(L1, world.binding).await.unwrap();
-        assert!((durable..world.version).contains(&stood.version), "the crash took the others: {stood:?}");
+        assert!((durable..=world.version).contains(&stood.version), "what was confirmed stays: {stood:?}");
+        // Any other commit of the server, such as one of its upkeep, makes all that came before it durable too: then this
+        // crash took nothing, and another one has to.
+        if stood.version < world.version {
+            ways.next();
+        }
         if found_by_heartbeat {
             confirm(&world.ledger.shared).await.unwrap();
             world.assert_whole().await;
