@@ -8,7 +8,7 @@ use bellwire_schemas::service::SourceSpec;
 use bellwire_schemas::{Address, Event, Timestamp};
 use bytes::Bytes;
 
-/// A connector that is asked for messages: timers today, brokers later.
+/// A connector that is asked for messages: timers and brokers.
 ///
 /// What the intake relies on:
 /// * **Redelivery is normal.** A batch that was neither confirmed nor released may come again, whole or in part.
@@ -36,6 +36,12 @@ pub trait Connector: Send + 'static {
 
     /// The batch is not durable: forget it, so that it comes again.
     async fn release(&mut self, receipt: Receipt, why: Release);
+
+    /// What is wrong although messages come: a partition that halted, a queue that is gone. Asked after every
+    /// batch; the source is shown as failing while there is something.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How much one batch may hold.

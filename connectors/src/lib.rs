@@ -17,6 +17,7 @@ pub mod memory;
 mod message;
 mod meter;
 pub mod object_store;
+pub mod outlets;
 mod pump;
 mod refusals;
 mod registry;

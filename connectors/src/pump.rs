@@ -90,7 +90,10 @@ async fn step(
         Ok(committed) => {
             crash_point("source.ack");
             connector.confirm(receipt, &committed).await.map_err(|e| e.to_string())?;
-            appender.meter.healthy(source);
+            match connector.complaint() {
+                Some(complaint) => appender.meter.failing(source, complaint, appender.clock.now()),
+                None => appender.meter.healthy(source),
+            }
             Ok(())
         }
         Err(CommitError::Conflict(why)) => {

@@ -1,4 +1,4 @@
-//! The kinds of source, one line each, and the table of entrances they make.
+//! The kinds of source and of outlet, one line each, and the table of entrances they make.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,32 @@ pub(crate) enum Opened {
     /// A share of the object-store door.
     Bucket,
     /// A connector that is asked.
-    Pull(Arc<timer::Timer>),
+    Pull(Arc<dyn Pull>),
+    /// Nothing: its events are made inside.
+    Inside,
+}
+
+/// A source that is asked for messages, ready to be connected.
+pub(crate) trait Pull: Send + Sync + 'static {
+    /// Makes a connector; it reaches out when it is first asked.
+    fn connect(&self, around: &Around) -> Box<dyn Connector>;
+
+    /// The timer, for a schedule.
+    fn timer(&self) -> Option<&timer::Timer> {
+        None
+    }
+}
+
+/// What a connector finds around it.
+#[derive(Clone)]
+pub(crate) struct Around {
+    /// Where positions are kept.
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// The time.
+    pub(crate) clock: Clock,
+    /// This controller's name, the same after a restart and unlike any other controller's.
+    #[allow(dead_code, reason = "for connectors that are members of a group")]
+    pub(crate) controller: String,
 }
 
 /// Who checks a caller.
@@ -40,8 +65,13 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
     match &spec.kind {
         SourceKind::Topic { topic } => topic::open(spec, topic),
         SourceKind::Webhook(webhook) => webhook::open(spec, webhook),
-        SourceKind::S3 { .. } => Ok(Opened::Bucket),
+        SourceKind::S3 { via: None, .. } => Ok(Opened::Bucket),
+        SourceKind::S3 { via: Some(_), .. } => Err("notifications by way of a broker are not built".into()),
         SourceKind::Schedule(schedule) => timer::open(spec, schedule),
+        SourceKind::Kafka(_) | SourceKind::Rabbitmq(_) | SourceKind::Sqs(_) => {
+            Err(format!("this program was built without `{}`", spec.kind.word()))
+        }
+        SourceKind::Outbox => Ok(Opened::Inside),
     }
 }
 
@@ -52,8 +82,8 @@ pub(crate) struct Table {
     pub(crate) sources: Vec<Arc<SourceSpec>>,
     /// Doors by path.
     pub(crate) entrances: HashMap<String, Entrance>,
-    /// Timers by source.
-    pub(crate) timers: BTreeMap<SourceName, Arc<timer::Timer>>,
+    /// Sources that are asked.
+    pub(crate) pulls: BTreeMap<SourceName, Arc<dyn Pull>>,
 }
 
 /// A door and what is known of it.
@@ -92,8 +122,9 @@ impl Table {
                     }
                 }
                 Ok(Opened::Bucket) => buckets.push(spec.clone()),
-                Ok(Opened::Pull(timer)) => {
-                    table.timers.insert(spec.name.clone(), timer);
+                Ok(Opened::Inside) => {}
+                Ok(Opened::Pull(pull)) => {
+                    table.pulls.insert(spec.name.clone(), pull);
                 }
                 Err(error) => wrong.push(format!("source `{}`: {error}", spec.name)),
             }
@@ -110,19 +141,15 @@ impl Table {
         self.entrances.get(path).or_else(|| self.entrances.get(path.strip_suffix('/')?))
     }
 
+    /// The timer of a schedule.
+    pub(crate) fn timer(&self, name: &SourceName) -> Option<&timer::Timer> {
+        self.pulls.get(name)?.timer()
+    }
+
     /// A source by name.
     pub(crate) fn source(&self, name: &SourceName) -> Option<&Arc<SourceSpec>> {
         self.sources.iter().find(|spec| spec.name == *name)
     }
-}
-
-/// Starts the connector of a pull source.
-pub(crate) fn connect(
-    timer: &Arc<timer::Timer>,
-    ledger: Arc<dyn Ledger>,
-    clock: Clock,
-) -> Box<dyn Connector> {
-    Box::new(timer::TimerConnector::new(timer.clone(), ledger, clock))
 }
 
 /// Where events of a source enter, for people.
@@ -130,8 +157,13 @@ pub(crate) fn entrance_of(spec: &SourceSpec) -> String {
     match &spec.kind {
         SourceKind::Topic { topic } => format!("POST {TOPICS}/{topic}"),
         SourceKind::Webhook(webhook) => format!("POST {HOOKS}{}{}", webhook.path, proof_of(&webhook.verify)),
-        SourceKind::S3 { .. } => format!("POST {S3}"),
+        SourceKind::S3 { via: None, .. } => format!("POST {S3}"),
+        SourceKind::S3 { via: Some(carrier), .. } => format!("notifications in {carrier}"),
         SourceKind::Schedule(_) => "schedule".to_owned(),
+        SourceKind::Kafka(kafka) => format!("topic {}", kafka.topics.join(", ")),
+        SourceKind::Rabbitmq(rabbitmq) => format!("queue {}", rabbitmq.queue),
+        SourceKind::Sqs(sqs) => format!("queue {}", sqs.queue.queue),
+        SourceKind::Outbox => "on_success, on_failure".to_owned(),
     }
 }
 

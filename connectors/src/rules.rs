@@ -132,7 +132,8 @@ fn keys(
     let by_path = matches!(spec.key, KeyRule::Path(_)) || matches!(spec.dedup, DedupRule::Path { .. });
     let envelope = if by_path { event.envelope() } else { Value::Null };
     let key = match &spec.key {
-        KeyRule::Default => key,
+        // Which partition it is, only the connector knows.
+        KeyRule::Default | KeyRule::Partition => key,
         KeyRule::None => None,
         KeyRule::Path(path) => at_path(&envelope, path),
     };

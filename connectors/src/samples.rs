@@ -55,7 +55,7 @@ pub fn sign(request: &mut DoorRequest, source: &Arc<SourceSpec>, spec: &WebhookS
 /// The body of a kind's sample; the number makes samples differ.
 pub fn sample_body(kind: &SourceKind, number: u32, now: Timestamp) -> Option<Value> {
     match kind {
-        SourceKind::S3 { bucket } => Some(s3(bucket, number, now)),
+        SourceKind::S3 { bucket, .. } => Some(s3(bucket, number, now)),
         SourceKind::Topic { topic } => {
             Some(json!({ "message": format!("sample {number} for {topic}"), "number": number }))
         }
@@ -65,7 +65,11 @@ pub fn sample_body(kind: &SourceKind, number: u32, now: Timestamp) -> Option<Val
             Verify::Slack => slack(number, now),
             _ => json!({ "type": "sample", "number": number, "at": now }),
         }),
-        SourceKind::Schedule(_) => None,
+        SourceKind::Schedule(_)
+        | SourceKind::Kafka(_)
+        | SourceKind::Rabbitmq(_)
+        | SourceKind::Sqs(_)
+        | SourceKind::Outbox => None,
     }
 }
 
@@ -126,7 +130,11 @@ fn path(kind: &SourceKind) -> Option<String> {
         SourceKind::S3 { .. } => Some(S3.into()),
         SourceKind::Topic { topic } => Some(format!("{TOPICS}/{topic}")),
         SourceKind::Webhook(spec) => Some(format!("{HOOKS}{}", spec.path)),
-        SourceKind::Schedule(_) => None,
+        SourceKind::Schedule(_)
+        | SourceKind::Kafka(_)
+        | SourceKind::Rabbitmq(_)
+        | SourceKind::Sqs(_)
+        | SourceKind::Outbox => None,
     }
 }
 

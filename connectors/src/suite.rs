@@ -40,7 +40,7 @@ pub(crate) fn topic(name: &str) -> SourceSpec {
 }
 
 pub(crate) fn bucket(name: &str) -> SourceSpec {
-    source(&format!("s3.{name}"), SourceKind::S3 { bucket: name.into() })
+    source(&format!("s3.{name}"), SourceKind::S3 { bucket: name.into(), via: None })
 }
 
 pub(crate) fn webhook(path: &str, verify: Verify, secrets: &[&str]) -> SourceSpec {

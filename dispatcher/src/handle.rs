@@ -280,7 +280,7 @@ impl Receiver {
     /// Who receives the events of a function.
     pub const fn of(target: &FunctionTarget) -> Self {
         match target {
-            FunctionTarget::Url(_) => Self::Endpoint,
+            FunctionTarget::Url(_) | FunctionTarget::Destination(_) => Self::Endpoint,
             FunctionTarget::Python { .. } | FunctionTarget::Node { .. } | FunctionTarget::Command(_) => {
                 Self::Worker
             }

@@ -173,6 +173,7 @@ async fn flushes(ledger: &SqliteLedger) -> Result<(), bellwire_ledger::Error> {
             owed: Vec::new(),
             settled: Vec::new(),
             dead: Vec::new(),
+            emitted: Vec::new(),
         };
         let began = Instant::now();
         ledger.flush(Flush { lane: Lane(1), epoch, bindings: vec![part] }).await?;

@@ -6,7 +6,7 @@ use bellwire_schemas::{
     BindingId, Epoch, ErrorInfo, FailureClass, FinalState, Lane, ReplayId, Seq, SeqRanges, Timestamp,
 };
 
-use crate::{Error, StoredEvent};
+use crate::{Error, NewEvent, StoredEvent};
 
 /// One flush of one lane, fenced by its epoch. All of it commits together: a retry row or dead letter never later
 /// than the checkpoint that passes it.
@@ -39,6 +39,9 @@ pub struct BindingFlush {
     pub settled: Vec<Seq>,
     /// Deliveries given up; each has its line in `log`, too.
     pub dead: Vec<DeadLetter>,
+    /// Events that these outcomes bring forth: appended in the same commit, when this part is applied and not when it
+    /// was seen before.
+    pub emitted: Vec<NewEvent>,
 }
 
 /// The answer to a flush.

@@ -4,6 +4,7 @@
 //! Read `event.rs` first, then `service.rs` (what the user declared) and `delivery.rs` (what happened).
 
 pub mod api;
+pub mod brokers;
 pub mod clock;
 pub mod cloudevents;
 pub mod crash;
@@ -12,6 +13,8 @@ pub mod event;
 pub mod ids;
 mod ledger_url;
 pub mod live;
+pub mod meta;
+pub mod outlet;
 pub mod ranges;
 pub mod selector;
 pub mod service;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::brokers::{Destination, KafkaSource, RabbitmqSource, Sending, SqsSource};
 use crate::{Address, BindingName, ByteSize, FunctionName, LedgerUrl, RetryPolicy, SourceName, Timestamp};
 
 /// A value that came from a reference, or must not be shown: prints as `***` everywhere.
@@ -74,6 +75,8 @@ pub enum KeyRule {
     Default,
     /// No key at all.
     None,
+    /// The partition (`kafka` only): the order in which AWS Lambda works.
+    Partition,
     /// A dotted path into the envelope, such as `data.order_id`.
     Path(String),
 }
@@ -110,11 +113,19 @@ pub enum Decode {
 /// The kinds of source, with their own settings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// Object-store notifications, posted to `/s3`.
+    /// Object-store notifications.
     S3 {
         /// The bucket whose records belong to this source.
         bucket: String,
+        /// The source whose messages carry the notifications; `None`: they are posted to `/s3`.
+        via: Option<SourceName>,
     },
+    /// Records of Kafka topics.
+    Kafka(KafkaSource),
+    /// Messages of a RabbitMQ queue.
+    Rabbitmq(RabbitmqSource),
+    /// Messages of an SQS queue.
+    Sqs(SqsSource),
     /// Timers.
     Schedule(ScheduleSpec),
     /// An HTTP door of its own at `/hooks/<path>`.
@@ -124,16 +135,23 @@ pub enum SourceKind {
         /// The topic's name.
         topic: String,
     },
+    /// What bindings send by `on_success` and `on_failure` to a function or a destination; nothing enters from
+    /// outside.
+    Outbox,
 }
 
 impl SourceKind {
-    /// The kind's word in the configuration: `s3`, `schedule`, `webhook`, `topic`.
+    /// The kind's word in the configuration: `s3`, `schedule`, `kafka` and so on.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::S3 { .. } => "s3",
             Self::Schedule(_) => "schedule",
             Self::Webhook(_) => "webhook",
             Self::Topic { .. } => "topic",
+            Self::Kafka(_) => "kafka",
+            Self::Rabbitmq(_) => "rabbitmq",
+            Self::Sqs(_) => "sqs",
+            Self::Outbox => "outbox",
         }
     }
 }
@@ -280,6 +298,8 @@ pub enum Target {
     Command(Vec<String>),
     /// An HTTP endpoint.
     Url(String),
+    /// A broker that results go out to: nothing runs, a message is sent.
+    Destination(Box<Destination>),
 }
 
 /// Workers kept ready without work.
@@ -350,6 +370,10 @@ pub struct BindingSpec {
     pub start: Start,
     /// Constant input instead of the event.
     pub input: Option<Value>,
+    /// What is sent when a delivery succeeded.
+    pub on_success: Option<Sending>,
+    /// What is sent when a delivery was given up.
+    pub on_failure: Option<Sending>,
     /// False: paused, position kept.
     pub enabled: bool,
 }

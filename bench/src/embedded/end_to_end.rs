@@ -193,6 +193,8 @@ fn binding() -> BindingSpec {
         concurrency: None,
         start: Start::Now,
         input: None,
+        on_success: None,
+        on_failure: None,
         enabled: true,
     }
 }

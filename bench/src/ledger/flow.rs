@@ -230,6 +230,7 @@ async fn deliver(feed: &Feed, lane: &LaneOwned) -> anyhow::Result<usize> {
         owed: Vec::new(),
         settled: Vec::new(),
         dead: Vec::new(),
+        emitted: Vec::new(),
     };
     let flush = Flush { lane: lane.lane, epoch: lane.epoch, bindings: vec![part] };
     let outcome = feed.ledger().flush(flush).await?;

@@ -24,7 +24,7 @@ use crate::appender::Appender;
 use crate::inbox::{self, Inbox};
 use crate::meter::Meter;
 use crate::refusals::Refusals;
-use crate::registry::{self, Auth, HOOKS, S3, TOPICS, Table};
+use crate::registry::{self, Around, Auth, HOOKS, S3, TOPICS, Table};
 use crate::{Admitted, DoorRequest, DoorResponse, Refused, SourceReport, pump, samples};
 
 mod answer;
@@ -82,6 +82,7 @@ pub struct ApplyError(
 /// All sources of this process.
 pub struct Intake {
     appender: Arc<Appender>,
+    around: Around,
     limits: Limits,
     table: RwLock<Arc<Table>>,
     inbox: std::sync::Mutex<Option<Inbox>>,
@@ -100,8 +101,15 @@ struct Pull {
 }
 
 impl Intake {
-    /// Starts the intake without any source. Needs a tokio runtime.
-    pub fn new(feed: Arc<Feed>, live: broadcast::Sender<Fact>, clock: Clock, limits: Limits) -> Self {
+    /// Starts the intake without any source, for the controller of this name. Needs a tokio runtime.
+    pub fn new(
+        feed: Arc<Feed>,
+        live: broadcast::Sender<Fact>,
+        clock: Clock,
+        limits: Limits,
+        controller: String,
+    ) -> Self {
+        let around = Around { ledger: feed.ledger().clone(), clock: clock.clone(), controller };
         let meter = Arc::new(Meter::default());
         let appender = Arc::new(Appender { feed, clock, live, meter, turn: AtomicU64::new(0) });
         let (inbox, queue) = Inbox::new(&limits);
@@ -113,6 +121,7 @@ impl Intake {
         ];
         Self {
             appender,
+            around,
             limits,
             table: RwLock::default(),
             inbox: std::sync::Mutex::new(Some(inbox)),
@@ -146,13 +155,12 @@ impl Intake {
                 let _ = pull.task.await;
             }
         }
-        for (name, timer) in &table.timers {
+        for (name, pull) in &table.pulls {
             let Some(spec) = table.source(name).filter(|s| s.enabled && !pulls.contains_key(name)) else {
                 continue;
             };
-            let (timer, ledger) = (timer.clone(), self.appender.feed.ledger().clone());
-            let clock = self.appender.clock.clone();
-            let connect = move || registry::connect(&timer, ledger.clone(), clock.clone());
+            let (pull, around) = (pull.clone(), self.around.clone());
+            let connect = move || pull.connect(&around);
             let stop = self.stop.child_token();
             let run =
                 pump::keep(connect, name.clone(), self.appender.clone(), self.limits.clone(), stop.clone());
@@ -220,7 +228,7 @@ impl Intake {
     /// Lets a schedule tick now, by hand, beside its own ticks.
     pub async fn tick_now(&self, source: &SourceName) -> DoorResponse {
         let table = self.table();
-        let (Some(timer), Some(spec)) = (table.timers.get(source), table.source(source)) else {
+        let (Some(timer), Some(spec)) = (table.timer(source), table.source(source)) else {
             let detail = format!("`{source}` is no schedule");
             return Refused::new(StatusCode::NOT_FOUND, "not-found", detail).response();
         };
@@ -240,7 +248,7 @@ impl Intake {
         let now = self.appender.clock.now();
         let report = |spec: &Arc<SourceSpec>| {
             let gauge = self.appender.meter.read(&spec.name, now);
-            let next_tick = table.timers.get(&spec.name).and_then(|timer| timer.next_after(now));
+            let next_tick = table.timer(&spec.name).and_then(|timer| timer.next_after(now));
             let entrance = match next_tick {
                 Some(tick) => format!("next {tick}"),
                 None => registry::entrance_of(spec),

@@ -31,7 +31,7 @@ async fn rig(limits: Limits, sources: Vec<SourceSpec>) -> Rig {
 async fn rig_over(ledger: ModelLedger, clock: Clock, limits: Limits, sources: Vec<SourceSpec>) -> Rig {
     let (sender, live) = broadcast::channel(10_000);
     let feed = Feed::new(Arc::new(ledger.clone()), clock.clone()).await.unwrap();
-    let intake = Arc::new(Intake::new(Arc::new(feed), sender, clock.clone(), limits));
+    let intake = Arc::new(Intake::new(Arc::new(feed), sender, clock.clone(), limits, "one".into()));
     intake.apply(sources).await.unwrap();
     Rig { intake, ledger, clock, live }
 }
@@ -188,7 +188,8 @@ async fn one_bad_event_does_not_block_the_others() {
     let ledger = ModelLedger::new(2);
     let clock = Clock::manual(START);
     let feed = Feed::new(Arc::new(Picky(ledger.clone())), clock.clone()).await.unwrap();
-    let intake = Intake::new(Arc::new(feed), broadcast::channel(10).0, clock, Limits::default());
+    let intake =
+        Intake::new(Arc::new(feed), broadcast::channel(10).0, clock, Limits::default(), "one".into());
     intake.apply(vec![topic("t")]).await.unwrap();
     let items: Vec<_> =
         ["a", "b", "poison", "c", "d", "poison", "e"].iter().map(|id| event(id, "1")).collect();
@@ -341,7 +342,13 @@ async fn a_timer_ticks_once_over_restarts_controllers_and_jumps() {
 
     // A second controller on the same ledger.
     let feed = Feed::new(Arc::new(rig.ledger.clone()), rig.clock.clone()).await.unwrap();
-    let second = Intake::new(Arc::new(feed), broadcast::channel(10).0, rig.clock.clone(), Limits::default());
+    let second = Intake::new(
+        Arc::new(feed),
+        broadcast::channel(10).0,
+        rig.clock.clone(),
+        Limits::default(),
+        "one".into(),
+    );
     second.apply(vec![minutely(Missed::All)]).await.unwrap();
     for _ in 0..5 {
         rig.clock.advance(Duration::from_secs(60));
@@ -359,7 +366,13 @@ async fn a_timer_ticks_once_over_restarts_controllers_and_jumps() {
     rig.intake.shutdown(Duration::from_secs(1)).await;
     rig.clock.advance(Duration::from_secs(600));
     let feed = Feed::new(Arc::new(rig.ledger.clone()), rig.clock.clone()).await.unwrap();
-    let third = Intake::new(Arc::new(feed), broadcast::channel(10).0, rig.clock.clone(), Limits::default());
+    let third = Intake::new(
+        Arc::new(feed),
+        broadcast::channel(10).0,
+        rig.clock.clone(),
+        Limits::default(),
+        "one".into(),
+    );
     third.apply(vec![minutely(Missed::All)]).await.unwrap();
     assert_eq!(ticks(&rig, 16).await.len(), 16);
 }

@@ -21,13 +21,13 @@ impl Buckets {
     pub fn new(sources: &[Arc<SourceSpec>]) -> Self {
         let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
         for source in sources {
-            if let SourceKind::S3 { bucket } = &source.kind {
+            if let SourceKind::S3 { bucket, .. } = &source.kind {
                 by_name.entry(bucket.clone()).or_default().push(source.clone());
             }
         }
         let stray = SourceSpec {
             name: STRAY.into(),
-            kind: SourceKind::S3 { bucket: String::new() },
+            kind: SourceKind::S3 { bucket: String::new(), via: None },
             key: KeyRule::Default,
             dedup: DedupRule::Default,
             decode: Decode::Auto,

@@ -20,9 +20,23 @@ use std::sync::Arc;
 
 use bellwire_schemas::service::{ScheduleSpec, SourceSpec};
 
-use crate::registry::Opened;
+use crate::Connector;
+use crate::registry::{Around, Opened, Pull};
 
 /// Opens a timer.
 pub(crate) fn open(spec: &Arc<SourceSpec>, schedule: &ScheduleSpec) -> Result<Opened, String> {
-    Ok(Opened::Pull(Arc::new(Timer::new(spec.clone(), schedule)?)))
+    Ok(Opened::Pull(Arc::new(Ready(Arc::new(Timer::new(spec.clone(), schedule)?)))))
+}
+
+/// A timer that may be connected.
+struct Ready(Arc<Timer>);
+
+impl Pull for Ready {
+    fn connect(&self, around: &Around) -> Box<dyn Connector> {
+        Box::new(TimerConnector::new(self.0.clone(), around.ledger.clone(), around.clock.clone()))
+    }
+
+    fn timer(&self) -> Option<&Timer> {
+        Some(&self.0)
+    }
 }

@@ -82,7 +82,8 @@ pub async fn assemble(
         live: live.clone(),
         seed: rand::random(),
     });
-    let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), limits(&settings)));
+    let (bounds, us) = (limits(&settings), identity.id.0.to_string());
+    let intake = Arc::new(Intake::new(Arc::clone(&feed), live.clone(), clock.clone(), bounds, us));
     let listen =
         Listen { ingress: format!("http://{ingress_address}"), admin: format!("http://{admin_address}") };
     let app = Arc::new(App {

@@ -120,6 +120,7 @@ fn take(part: &mut BindingFlush) -> BindingFlush {
         owed: Vec::new(),
         settled: Vec::new(),
         dead: Vec::new(),
+        emitted: Vec::new(),
     };
     std::mem::replace(part, empty)
 }

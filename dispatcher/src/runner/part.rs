@@ -72,6 +72,7 @@ impl Part {
             owed: part.owed,
             settled: part.settled,
             dead: part.dead,
+            emitted: Vec::new(),
         };
         (flush, sent)
     }

@@ -174,6 +174,8 @@ pub(super) fn binding(function: &str, source: &str) -> BindingSpec {
         concurrency: None,
         start: Start::Earliest,
         input: None,
+        on_success: None,
+        on_failure: None,
         enabled: true,
     }
 }

@@ -151,6 +151,7 @@ pub fn share(binding: BindingId, version: u64, mark: u64) -> BindingFlush {
         owed: Vec::new(),
         settled: Vec::new(),
         dead: Vec::new(),
+        emitted: Vec::new(),
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) fn lower(
             concurrency: event.policy.concurrency,
             start,
             input: event.policy.input.as_ref().map(|input| input.0.clone()),
+            on_success: None,
+            on_failure: None,
             enabled: event.policy.enabled,
         });
     }
@@ -69,7 +71,7 @@ fn source(
     }
     let (word, name, kind, common) = if let Some(s3) = &event.s3 {
         let bucket = s3.s3.bucket.0.clone();
-        ("s3", format!("s3.{bucket}"), SourceKind::S3 { bucket }, &s3.s3.common)
+        ("s3", format!("s3.{bucket}"), SourceKind::S3 { bucket, via: None }, &s3.s3.common)
     } else if let Some(spec) = &event.schedule {
         let kind = sources::schedule(spec, &at.key("schedule"), cx)?;
         ("schedule", format!("schedule.{function}"), kind, &spec.common)

@@ -50,7 +50,7 @@ impl<'d> Sources<'d> {
             let Some(source) = file.sources.get(&name) else { continue };
             let at = sources.entry(entry);
             let found = if let Some(s3) = &source.s3 {
-                Some((SourceKind::S3 { bucket: s3.bucket.0.clone() }, &s3.common))
+                Some((SourceKind::S3 { bucket: s3.bucket.0.clone(), via: None }, &s3.common))
             } else if let Some(spec) = &source.schedule {
                 schedule(spec, &at.key("schedule"), cx).map(|kind| (kind, &spec.common))
             } else if let Some(spec) = &source.webhook {
@@ -152,10 +152,14 @@ impl<'d> Sources<'d> {
 /// What arrivals a source takes, where no other source can take them too.
 fn door(kind: &SourceKind) -> Option<(&'static str, String)> {
     match kind {
-        SourceKind::S3 { bucket } => Some(("bucket", bucket.clone())),
+        SourceKind::S3 { bucket, .. } => Some(("bucket", bucket.clone())),
         SourceKind::Webhook(spec) => Some(("path", spec.path.clone())),
         SourceKind::Topic { topic } => Some(("topic", topic.clone())),
-        SourceKind::Schedule(_) => None,
+        SourceKind::Schedule(_)
+        | SourceKind::Kafka(_)
+        | SourceKind::Rabbitmq(_)
+        | SourceKind::Sqs(_)
+        | SourceKind::Outbox => None,
     }
 }
 

@@ -155,6 +155,7 @@ pub fn target(target: &Target) -> String {
         Target::Node { handler, version } => format!("nodejs{} {handler}", version.as_deref().unwrap_or("")),
         Target::Command(command) => command.join(" "),
         Target::Url(url) => url.clone(),
+        Target::Destination(destination) => destination.word().to_owned(),
     }
 }
 

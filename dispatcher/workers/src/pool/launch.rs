@@ -105,6 +105,7 @@ impl Ground {
                 Ok(Program { file, args, handler: None, path })
             }
             Target::Url(_) => Err(invalid_entry("an endpoint has no workers")),
+            Target::Destination(_) => Err(invalid_entry("a destination has no workers")),
         }
     }
 

@@ -304,7 +304,8 @@ impl Functions {
 
 /// Hashes the code folders, each once, off the async threads.
 async fn digests(specs: &[FunctionSpec]) -> BTreeMap<PathBuf, [u8; 32]> {
-    let with_code = specs.iter().filter(|spec| !matches!(spec.target, Target::Url(_)));
+    let with_code =
+        specs.iter().filter(|spec| !matches!(spec.target, Target::Url(_) | Target::Destination(_)));
     let mut folders: Vec<PathBuf> = with_code.map(|spec| spec.code.clone()).collect();
     folders.sort();
     folders.dedup();

@@ -1,0 +1,18 @@
+//! The ways out, one line each: opens what carries results to a broker.
+
+use std::sync::Arc;
+
+use bellwire_schemas::brokers::Destination;
+use bellwire_schemas::outlet::Outlet;
+
+/// Opens a destination. Nothing is reached yet: the first message does that. Needs a tokio runtime.
+///
+/// # Errors
+/// When the settings cannot work, or the program was built without this kind.
+pub fn open(destination: &Destination) -> Result<Arc<dyn Outlet>, String> {
+    match destination {
+        Destination::Kafka(_) | Destination::Rabbitmq(_) | Destination::Sqs(_) => {
+            Err(format!("this program was built without `{}`", destination.word()))
+        }
+    }
+}
