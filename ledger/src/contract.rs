@@ -75,7 +75,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn leave(&self, controller: ControllerId) -> Result<(), Error>;
 
     /// Takes a lane for a controller and returns the new epoch, or `None` while another controller that is alive holds
-    /// it. The one who had it before, and whoever holds an older epoch, is fenced from then on.
+    /// it, or when the lane was taken once more before this call was done, also by the same controller. The one who had
+    /// it before, and whoever holds an older epoch, is fenced from then on.
     async fn acquire(
         &self,
         controller: ControllerId,

@@ -10,6 +10,7 @@ mod checks;
 mod operators;
 mod owners;
 mod steps;
+mod wrong;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use uuid::Uuid;
 
 use crate::conformance::Subject;
 use crate::{Error, Ledger, ModelLedger};
+
+use wrong::told;
+
+pub(crate) use wrong::Wrong;
 
 /// Lanes of every ledger here.
 const LANES: u16 = 2;
@@ -158,16 +163,25 @@ impl<S: Subject> World<S> {
 }
 
 /// Runs a history on a new ledger; returns the subject, closed, for whoever wants to look into its files.
-pub(crate) async fn run<S: Subject>(steps: &[(u8, u64)]) -> S {
-    let mut world = World::<S>::new().await;
-    for (verb, seed) in steps {
-        world.step(*verb, *seed).await;
+///
+/// # Errors
+/// What the first assertion said that did not hold, and at which step.
+pub(crate) async fn run<S: Subject>(steps: &[(u8, u64)]) -> Result<S, String> {
+    let mut world = told(World::<S>::new()).await.map_err(|words| format!("before all steps {words}"))?;
+    for (n, (verb, seed)) in (1..).zip(steps) {
+        let of = steps.len();
+        told(world.step(*verb, *seed))
+            .await
+            .map_err(|words| format!("step {n} of {of}, verb {verb} {words}"))?;
     }
-    world.check_all().await;
-    world.reopen().await;
-    world.check_all().await;
-    for handle in &world.handles {
-        handle.close().await;
-    }
-    world.subject
+    let ending = async {
+        world.check_all().await;
+        world.reopen().await;
+        world.check_all().await;
+        for handle in &world.handles {
+            handle.close().await;
+        }
+    };
+    told(ending).await.map_err(|words| format!("after all {} steps {words}", steps.len()))?;
+    Ok(world.subject)
 }

@@ -7,7 +7,7 @@ use crate::histories::{Dice, VERBS, run};
 
 fn check(steps: &[(u8, u64)]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let subject: OnDisk = runtime.block_on(run(steps));
+    let subject: OnDisk = runtime.block_on(run(steps)).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_intact(&subject.path());
 }
 

@@ -81,6 +81,27 @@ async fn one_of_many_takes_a_free_lane() {
     }
 }
 
+/// A controller that takes a lane twice at once, as when it gave up on the first call, is told no epoch that is out of
+/// date by then, and is told the newest.
+#[tokio::test]
+async fn a_lane_taken_twice_at_once() {
+    let subject = OnServer::new(1).await;
+    let (ledger, beside) = (subject.ledger.clone(), subject.another().await);
+    for _ in 0..10 {
+        let (one, two) = tokio::join!(ledger.acquire(ANA, L1, at(0)), beside.acquire(ANA, L1, at(0)));
+        let newest = one.unwrap().max(two.unwrap());
+        let lane = ledger.heartbeat(&beat(ANA)).await.unwrap().lanes[0];
+        assert_eq!((newest, lane.owner), (Some(lane.epoch), Some(ANA)));
+    }
+    let take = "select bellwire.take_lane((select id from bellwire.controller), 1::smallint, 9000)";
+    let (old, new) = (subject.number(take).await, subject.number(take).await);
+    for (epoch, held) in [(old, 0), (new, 1), (old, 0)] {
+        let hold = format!("select bellwire.hold_lane(1::smallint, {epoch})::int::bigint");
+        assert_eq!(subject.number(&hold).await, held, "{epoch} of {old} and {new}");
+    }
+    beside.close().await;
+}
+
 /// The last row read is gone, or another lies at its place: the lane was rewound, until it is taken anew.
 #[tokio::test]
 async fn lost_rows_are_noticed() {
