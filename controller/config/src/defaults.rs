@@ -9,7 +9,7 @@ use crate::lower::ledger::{POSTGRES_LANES, is_postgres};
 use crate::schema::Shape;
 use crate::tree::{Entry, Kind, Node};
 
-/// Most functions, entries and sources of one file together; ten times what a large service has.
+/// Most functions, entries, sources and destinations of one file together; ten times what a large service has.
 pub(crate) const MAX_PARTS: usize = 10_000;
 
 /// What the defaults may unfold to, in values: as [`crate::MAX_WEIGHT`], for the other way to write a bomb.
@@ -22,9 +22,9 @@ const MAX_MERGED: usize = 200_000;
 pub(crate) fn bounded(root: &Node) -> Result<(), String> {
     let functions = root.get("functions").map(Node::entries).unwrap_or_default();
     let events: usize = functions.iter().filter_map(|f| f.value.get("events")).map(|e| e.items().len()).sum();
-    let sources = root.get("sources").map_or(0, |s| s.entries().len());
-    if functions.len() + events + sources > MAX_PARTS {
-        return Err(format!("more than {MAX_PARTS} functions, events and sources in one file"));
+    let named = |key: &str| root.get(key).map_or(0, |s| s.entries().len());
+    if functions.len() + events + named("sources") + named("destinations") > MAX_PARTS {
+        return Err(format!("more than {MAX_PARTS} functions, events, sources and destinations in one file"));
     }
     let size = |key: &str| root.get("defaults").and_then(|d| d.get(key)).map_or(0, Node::count);
     if size("function") * functions.len() + size("event") * events > MAX_MERGED {

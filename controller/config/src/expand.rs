@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::lower::ledger::without_password;
+use crate::lower::url::without_password;
 use crate::reference::references_only;
 use crate::tree::{Kind, Node, Scalar};
 use crate::yaml::core_value;

@@ -7,7 +7,7 @@ use bellwire_schemas::service::{ControllerSpec, Service};
 
 use crate::context::{Context, Env};
 use crate::diagnostic::{Code, Diagnostic, Report, Severity, SourceText};
-use crate::lower::{self, folder};
+use crate::lower::{self, Declared, folder};
 use crate::schema::shape;
 use crate::shape::File;
 use crate::tree::{Entry, Kind, Node, Pos};
@@ -152,16 +152,19 @@ fn read_one(text: &str, file: &str, base: &Path, mode: Mode, env: &dyn Env) -> O
 }
 
 fn judge(mut root: Node, cx: &mut Context<'_>, one: &mut One) {
-    let declared: BTreeSet<String> =
-        root.get("sources").map(Node::entries).unwrap_or_default().iter().map(|e| e.key.clone()).collect();
+    let names = |key: &str| -> BTreeSet<String> {
+        root.get(key).map(Node::entries).unwrap_or_default().iter().map(|e| e.key.clone()).collect()
+    };
+    let declared = Declared { sources: names("sources"), destinations: names("destinations") };
     for entry in root.entries() {
         if one.controller_key.is_none() && CONTROLLER_KEYS.contains(&entry.key.as_str()) {
             one.controller_key = Some((entry.key.clone(), entry.at));
         }
-        if matches!(entry.key.as_str(), "sources" | "functions" | "service" | "namespace") {
+        if matches!(entry.key.as_str(), "sources" | "destinations" | "functions" | "service" | "namespace") {
             one.places.insert(entry.key.clone(), entry.at);
             for inner in entry.value.entries() {
-                one.places.insert(inner.key.clone(), inner.at);
+                let outbox = if entry.key == "destinations" { "destination." } else { "" };
+                one.places.insert(format!("{outbox}{}", inner.key), inner.at);
             }
         }
     }
@@ -270,7 +273,9 @@ fn conflicts(a: &One, b: &One) -> Vec<(Pos, String, &'static str)> {
     }
     for function in &two.functions {
         if one.functions.iter().any(|f| f.name == function.name) {
-            let message = format!("{} has a function `{}` already", a.file, function.name);
+            let name = function.name.as_str();
+            let (kind, name) = name.split_once('.').unwrap_or(("function", name));
+            let message = format!("{} has a {kind} `{name}` already", a.file);
             out.push((
                 place(function.name.as_str()),
                 message,

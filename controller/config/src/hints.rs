@@ -6,21 +6,13 @@ use crate::tree::{Kind, Node};
 
 /// Keys of the surface that this release refuses: definition, key, what to do meanwhile.
 const LATER_KEYS: &[(&str, &str, &str)] = &[
-    ("", "destinations", "until then a function can send its result itself"),
     ("", "workflows", "until then functions call each other through a `topic`"),
-    ("Source", "kafka", KINDS),
-    ("Source", "rabbitmq", KINDS),
-    ("Source", "sqs", KINDS),
-    ("Source", "http", KINDS),
-    ("Event", "kafka", KINDS),
-    ("Event", "rabbitmq", KINDS),
-    ("Event", "sqs", KINDS),
+    ("Source", "http", "until then `webhook` takes requests, without an answer from the function"),
     ("Event", "http", "until then `webhook` takes requests, without an answer from the function"),
     ("Event", "rate", "until then `concurrency` bounds how much runs at once"),
     ("Event", "debounce", ""),
     ("Event", "singleton", ""),
-    ("Event", "on_success", "until then a function can send its result itself"),
-    ("Event", "on_failure", "dead letters are always kept: `bellwire dead-letters list`"),
+    ("Sending", "workflow", "until then a `function` or a `topic` can go on with it"),
     ("Function", "build", "until then install into a `.venv` or `node_modules` beside the code"),
     ("Function", "network", ""),
     ("Function", "rollout", ""),
@@ -29,8 +21,6 @@ const LATER_KEYS: &[(&str, &str, &str)] = &[
     ("Token", "namespaces", "a token holds for the one namespace of this controller"),
     ("Auth", "oauth", "until then there are `bearer` and `basic`"),
 ];
-
-const KINDS: &str = "this release has the kinds `s3`, `schedule`, `webhook` and `topic`";
 
 /// Words of other products: definitions, the word without `_` and `-` in lower case, what to write, where it is from.
 /// `{v}` is the value, `{v+1}` one more.
@@ -55,6 +45,8 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (FUNCTION, "role", "nothing: there is no IAM here", "Lambda"),
     (FUNCTION, "vpc", "nothing: a worker has its host's network", "Lambda"),
     (FUNCTION, "deadletterconfig", NO_DLQ, "Lambda"),
+    (FUNCTION, "destinations", "`on_success` and `on_failure` at each entry of `events:`", "serverless.yml"),
+    (FUNCTION, "eventinvokeconfig", "`on_success` and `on_failure` at each entry of `events:`", "SAM"),
     (FUNCTION, "ephemeralstoragesize", "nothing", "serverless.yml"),
     (FUNCTION, "numworkers", "nothing: `concurrency` is enough", "nuclio"),
     (EVENT, "batchsize", "`batch: {v}`; more than 1 is not supported yet", "serverless.yml: batchSize"),
@@ -73,14 +65,18 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (EVENT, "scalingconfig", "`concurrency`", "Lambda"),
     (EVENT, "parallelizationfactor", "nothing", "Lambda"),
     (EVENT, "startingposition", "`start: earliest`, `now` or a time", "Lambda"),
-    (EVENT, "destinations", "`on_success` and `on_failure`, not supported yet", "Lambda"),
+    (EVENT, "destinations", "`on_success` and `on_failure`", "Lambda"),
+    (EVENT, "destinationconfig", "`on_success` and `on_failure`", "Lambda"),
     (EVENT, "deadlettersink", NO_DLQ, "Knative"),
     (EVENT, "deadletterconfig", NO_DLQ, "SAM"),
     (EVENT, "delivery", "`retry`", "Knative"),
     (EVENT, "httpapi", "`webhook: { path: …, verify: … }`", "serverless.yml"),
     (EVENT, "eventbridge", "`topic`", "serverless.yml"),
     (EVENT, "sns", "`topic`", "serverless.yml"),
-    (EVENT, "stream", "`kafka`, not supported yet", "serverless.yml"),
+    (EVENT, "stream", "`kafka`", "serverless.yml"),
+    (EVENT, "msk", "`kafka: { bootstrap_servers: […], topic: … }`", "serverless.yml"),
+    (EVENT, "selfmanagedkafka", "`kafka: { bootstrap_servers: […], topic: … }`", "SAM"),
+    (EVENT, "mq", "`rabbitmq: { url: …, queue: … }`", "SAM"),
     (EVENT, "cron", "`schedule: {v}`", "other tools"),
     (&["EventDefaults"], "name", EACH_EVENT, "no default can name it"),
     (&["FunctionDefaults"], "events", EACH_FUNCTION, "a binding has one function"),
@@ -88,10 +84,62 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (&["FunctionDefaults"], "command", EACH_FUNCTION, "it says what one function is"),
     (&["FunctionDefaults"], "url", EACH_FUNCTION, "it says what one function is"),
     (&["EventDefaults"], "source", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "kafka", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "rabbitmq", EACH_EVENT, "it says where one binding reads"),
+    (&["EventDefaults"], "sqs", EACH_EVENT, "it says where one binding reads"),
     (&["EventDefaults"], "s3", EACH_EVENT, "it says where one binding reads"),
     (&["EventDefaults"], "schedule", EACH_EVENT, "it says where one binding reads"),
     (&["EventDefaults"], "webhook", EACH_EVENT, "it says where one binding reads"),
     (&["EventDefaults"], "topic", EACH_EVENT, "it says where one binding reads"),
+    (KAFKA, "brokers", "`bootstrap_servers`", "other tools"),
+    (KAFKA, "arn", "`bootstrap_servers`: the brokers' addresses", "serverless.yml"),
+    (KAFKA, "stream", "`bootstrap_servers`: the brokers' addresses", "SAM"),
+    (KAFKA, "topics", "`topic: {v}`", "SAM"),
+    (KAFKA, "consumergroupid", "`group_id: {v}`", "Lambda"),
+    (KAFKA, "consumergroup", "`group_id: {v}`", "other tools"),
+    (KAFKA, "group", "`group_id: {v}`", "other tools"),
+    (KAFKA, "autooffsetreset", "`starting_position: {v}`", "Kafka"),
+    (KAFKA, "startingpositiontimestamp", "`starting_position` and a time", "Lambda"),
+    (
+        KAFKA,
+        "accessconfigurations",
+        "`sasl: { mechanism: …, username: …, password: … }` and `tls`",
+        "serverless.yml",
+    ),
+    (
+        KAFKA,
+        "sourceaccessconfigurations",
+        "`sasl: { mechanism: …, username: …, password: … }` and `tls`",
+        "SAM",
+    ),
+    (KAFKA, "saslmechanism", "`sasl: { mechanism: {v} }`", "other tools"),
+    (KAFKA, "securityprotocol", "`sasl` and `tls`", "Kafka"),
+    (KAFKA, "ssl", "`tls: {v}`", "other tools"),
+    (RABBITMQ, "queues", "`queue`, one for each source", "SAM"),
+    (RABBITMQ, "virtualhost", "the path of `url`: `amqp://…/{v}`", "SAM"),
+    (RABBITMQ, "vhost", "the path of `url`: `amqp://…/{v}`", "other tools"),
+    (RABBITMQ, "arn", "`url`", "serverless.yml"),
+    (RABBITMQ, "broker", "`url`", "SAM"),
+    (RABBITMQ, "host", "`url: amqp://user:${env:NAME}@{v}/vhost`", "other tools"),
+    (RABBITMQ, "prefetchcount", "`prefetch: {v}`", "other tools"),
+    (RABBITMQ, "basicauthusernamepassword", "`url: amqp://user:${env:NAME}@host/vhost`", "Lambda"),
+    (RABBITMQ, "accessconfigurations", "`url: amqp://user:${env:NAME}@host/vhost`", "serverless.yml"),
+    (RABBITMQ, "sourceaccessconfigurations", "`url: amqp://user:${env:NAME}@host/vhost`", "SAM"),
+    (SQS, "arn", "`queue: {v}`", "serverless.yml"),
+    (SQS, "url", "`queue: {v}`", "other tools"),
+    (SQS, "queueurl", "`queue: {v}`", "AWS"),
+    (SQS, "queuearn", "`queue: {v}`", "AWS"),
+    (SQS, "queuename", "`queue`: its URL or ARN", "AWS"),
+    (SQS, "endpointurl", "`endpoint: {v}`", "AWS"),
+    (SQS, "visibilitytimeout", "nothing: it is extended while it must be", "SQS"),
+    (SQS, "waittimeseconds", "nothing: polls are long", "SQS"),
+    (&["Sending"], "type", "`{v}: …`", "serverless.yml"),
+    (&["Sending"], "arn", "`sqs: {v}`", "serverless.yml"),
+    (&["Sending"], "queue", "`sqs: {v}`", "other tools"),
+    (&["Sending"], "s3", "`function`, `topic`, `destination`, `kafka`, `rabbitmq` or `sqs`", "Lambda"),
+    (&["Sending"], "sns", "`topic`", "Lambda"),
+    (&["TlsFiles"], "cacert", "`ca: {v}`", "other tools"),
+    (&["TlsFiles"], "rootca", "`ca: {v}`", "other tools"),
     (&["Schedule"], "rate", "`expression: {v}`", "serverless.yml"),
     (&["Schedule"], "cron", "`expression: {v}`", "other tools"),
     (&["Schedule"], "scheduleexpression", "`expression: {v}`", "EventBridge Scheduler"),
@@ -116,11 +164,28 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
 const EACH_FUNCTION: &str = "to stand at the function itself";
 const EACH_EVENT: &str = "to stand at the entry of `events:` itself";
 const FUNCTION: &[&str] = &["Function", "FunctionDefaults"];
-const EVENT: &[&str] = &["Event", "EventDefaults", "S3", "S3Inline", "Schedule", "Webhook", "Topic"];
+const EVENT: &[&str] =
+    &["Event", "EventDefaults", "Kafka", "Rabbitmq", "Sqs", "S3", "S3Inline", "Schedule", "Webhook", "Topic"];
+const KAFKA: &[&str] = &["Kafka", "KafkaOut"];
+const RABBITMQ: &[&str] = &["Rabbitmq", "RabbitmqOut"];
+const SQS: &[&str] = &["Sqs", "Queue"];
+/// Kinds of source, under which a delivery setting has no place.
+const SOURCE_KINDS: &[&str] = &["Kafka", "Rabbitmq", "Sqs", "S3", "S3Inline", "Schedule", "Webhook", "Topic"];
 const NO_DLQ: &str = "nothing: dead letters are always kept";
 
 /// Keys that stand beside the kind key and are often written under it.
-const POLICY: &[&str] = &["filter", "batch", "ordering", "retry", "max_age", "concurrency", "input", "name"];
+const POLICY: &[&str] = &[
+    "filter",
+    "batch",
+    "ordering",
+    "retry",
+    "max_age",
+    "concurrency",
+    "input",
+    "name",
+    "on_success",
+    "on_failure",
+];
 
 /// What to do instead of a key that this release refuses; `None` when it is not one of those.
 pub(crate) fn later_key(definition: &str, key: &str) -> Option<&'static str> {
@@ -138,7 +203,7 @@ pub(crate) fn later_keys() -> impl Iterator<Item = (&'static str, &'static str)>
 }
 
 /// Whether a value belongs to the surface but not to this release: how it is called, and what to do meanwhile.
-pub(crate) fn later_value(key: &str, node: &Node) -> Option<(String, &'static str)> {
+pub(crate) fn later_value(key: &str, within: &str, node: &Node) -> Option<(String, &'static str)> {
     let value = node.scalar().map(|s| &s.value);
     let text = value.and_then(Value::as_str);
     let written = |text: &str| format!("`{key}: {}`", crate::diagnostic::shown(text));
@@ -153,10 +218,7 @@ pub(crate) fn later_value(key: &str, node: &Node) -> Option<(String, &'static st
         }
         ("exhausted", _, Some("block-key")) => Some((written("block-key"), "`skip-event` is what there is")),
         ("isolation", _, Some("required")) => Some((written("required"), "`best-effort` is what there is")),
-        ("via", _, Some(text)) if text != "webhook" => {
-            Some((written(text), "notifications arrive at the ingress path `/s3`: `via: webhook`"))
-        }
-        ("tls", Kind::Map(_), _) => Some((
+        ("tls", Kind::Map(_), _) if within == "listen" => Some((
             "`tls` with a certificate".into(),
             "put a proxy that encrypts before the door, and say so with `tls: off`",
         )),
@@ -169,7 +231,7 @@ pub(crate) fn later_value(key: &str, node: &Node) -> Option<(String, &'static st
 
 /// Whether a key of an `events:` entry says how, not where from.
 pub(crate) fn is_policy(key: &str) -> bool {
-    matches!(key, "rate" | "debounce" | "singleton" | "on_success" | "on_failure")
+    matches!(key, "rate" | "debounce" | "singleton")
 }
 
 /// What an unknown key probably meant.
@@ -185,10 +247,20 @@ pub(crate) fn unknown_key(definition: &str, key: &str, value: &Node, known: &[&s
         let start = if instead.starts_with('`') { "here it is" } else { "here it needs" };
         return Some(format!("{start} {instead} ({origin})"));
     }
-    if matches!(definition, "S3" | "S3Inline" | "Schedule" | "Webhook" | "Topic") && POLICY.contains(&key) {
+    if SOURCE_KINDS.contains(&definition) && POLICY.contains(&key) {
         return Some(format!("`{key}` stands beside the kind key, not under it: one level to the left"));
     }
     nearest(key, known).map(|word| format!("did you mean `{word}`?"))
+}
+
+/// What a value of another product is here.
+pub(crate) fn foreign_value(text: &str) -> Option<&'static str> {
+    match text {
+        "TRIM_HORIZON" | "smallest" | "beginning" => Some("write `earliest`"),
+        "LATEST" | "largest" | "end" => Some("write `latest`"),
+        "AT_TIMESTAMP" => Some("write the time itself, such as `2026-01-31T07:00:00Z`"),
+        _ => None,
+    }
 }
 
 /// The word nearest to what was written, when it is near enough to be a typing error.

@@ -16,6 +16,12 @@ const SECTIONS: &[(&str, &str)] = &[
     ("Top level", ""),
     ("`defaults`", "Defaults"),
     ("`sources.<name>`", "Source"),
+    ("`kafka`", "Kafka"),
+    ("`kafka.sasl`", "Sasl"),
+    ("`tls` as a map", "TlsFiles"),
+    ("`rabbitmq`", "Rabbitmq"),
+    ("`rabbitmq.declare`", "Declare"),
+    ("`sqs`", "Sqs"),
     ("`s3`", "S3Inline"),
     ("`schedule`", "Schedule"),
     ("`webhook`", "Webhook"),
@@ -28,6 +34,11 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`functions.<name>.request.auth`", "Auth"),
     ("Entries of `events`", "Event"),
     ("`retry`", "Retry"),
+    ("`on_success`, `on_failure`", "Sending"),
+    ("`destinations.<name>`", "Destination"),
+    ("`kafka` as a destination", "KafkaOut"),
+    ("`rabbitmq` as a destination", "RabbitmqOut"),
+    ("`sqs` as a destination", "Queue"),
     ("`ledger` as a map", "Ledger"),
     ("`listen`", "Listen"),
     ("`limits`", "Limits"),
@@ -126,8 +137,9 @@ fn later(out: &mut String) {
         let _ = writeln!(out, "- `{key}` ({})", place.to_lowercase());
     }
     out.push_str(
-        "\nSo are `batch` above 1, `ordering: key`, `exhausted: block-key`, `via` with the name of a source, \
-         `isolation: required`, certificates under `tls`, and `input` as JSONata.\n",
+        "\nSo are `batch` above 1, `ordering: key`, `exhausted: block-key`, `isolation: required`, certificates \
+         under `listen.tls`, and `input` as JSONata. The defaults of `kafka` and `sqs` will be batches and \
+         `ordering: key`; until then they are `batch: 1` and `ordering: none` for every kind.\n",
     );
 }
 

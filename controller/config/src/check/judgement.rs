@@ -41,7 +41,8 @@ pub(super) fn refusal(
         && !shape.matches(pattern, text)
     {
         let message = if text.is_empty() { "expected {n}, found nothing" } else { "`{v}` is not {n}" };
-        return Some((message.replace("{n}", &shape.noun(schema)), None));
+        let help = hints::foreign_value(text).map(str::to_owned);
+        return Some((message.replace("{n}", &shape.noun(schema)), help));
     }
     if schema.get("minLength").is_some() && text.is_empty() {
         return Some(("text that is not empty is needed".into(), None));

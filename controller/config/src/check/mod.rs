@@ -10,6 +10,7 @@ use crate::Mode;
 use crate::context::Context;
 use crate::diagnostic::{Code, shown};
 use crate::hints;
+use crate::lower::url::without_password;
 use crate::reference;
 use crate::schema::Shape;
 use crate::shape::words::KEY_RULES;
@@ -55,7 +56,7 @@ impl<'w> Walk<'w, '_, '_> {
         if !self.replace(node, secret, hidden, site) {
             return false;
         }
-        if let Some((what, help)) = hints::later_value(site.key, node) {
+        if let Some((what, help)) = hints::later_value(site.key, site.within, node) {
             self.later(node.at, site.within, &what, help);
             return false;
         }
@@ -213,6 +214,9 @@ impl<'w> Walk<'w, '_, '_> {
             Value::String(text) => text.clone(),
             _ => return true,
         };
+        if text.contains("://") && without_password(&text).is_some() {
+            self.cx.text.blot(at, Blot::Password);
+        }
         match reference::resolve(&text, self.cx) {
             Err(broken) => {
                 let help = match broken.help.split_once(", or give a default") {
@@ -283,7 +287,7 @@ impl<'w> Walk<'w, '_, '_> {
         if let Some(help) = hints::later_key(name, &entry.key) {
             self.later(entry.at, site.path, &format!("`{}`", entry.key), help);
             // Without the kind that was meant, nothing can be said about the rest.
-            return !matches!(name, "Event" | "Source" | "Auth") || hints::is_policy(&entry.key);
+            return !matches!(name, "Event" | "Source" | "Sending" | "Auth") || hints::is_policy(&entry.key);
         }
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let hint = hints::unknown_key(name, &entry.key, &entry.value, &known);

@@ -7,21 +7,28 @@ use bellwire_schemas::service::{BindingSpec, SourceKind, Start};
 use bellwire_schemas::{BindingName, FunctionName, RetryPolicy, SourceName, Timestamp};
 use serde_json::{Map, Value};
 
-use super::objects;
 use super::sources::{self, Sources};
+use super::{brokers, objects};
 use crate::context::Context;
 use crate::diagnostic::Code;
 use crate::shape::{Attempts, Event, Function, Retry, S3Inline};
 use crate::tree::{At, Node, Pos};
 
+/// An entry with the place where it stands: what it sends is judged when all sources are known.
+pub(super) struct Lowered<'n, 'f> {
+    pub spec: BindingSpec,
+    pub event: &'f Event,
+    pub at: At<'n>,
+}
+
 /// Lowers the entries of one function.
-pub(super) fn lower(
+pub(super) fn lower<'n, 'f>(
     function: &str,
-    spec: &Function,
-    at: &At<'_>,
+    spec: &'f Function,
+    at: &At<'n>,
     sources: &mut Sources<'_>,
     cx: &mut Context<'_>,
-) -> Vec<BindingSpec> {
+) -> Vec<Lowered<'n, 'f>> {
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let mut out = Vec::new();
     let events = at.key("events");
@@ -39,7 +46,7 @@ pub(super) fn lower(
                 Some("give this one a `name:` of its own: it becomes the binding's identity".into());
             continue;
         }
-        out.push(BindingSpec {
+        let spec = BindingSpec {
             name: BindingName::new(format!("{function}:{name}")),
             function: FunctionName::new(function),
             source,
@@ -52,7 +59,8 @@ pub(super) fn lower(
             on_success: None,
             on_failure: None,
             enabled: event.policy.enabled,
-        });
+        };
+        out.push(Lowered { spec, event, at });
     }
     out
 }
@@ -69,9 +77,25 @@ fn source(
         let at = at.key("source");
         return sources.named(&name.0, &at, cx).map(|source| (source, at.key));
     }
-    let (word, name, kind, common) = if let Some(s3) = &event.s3 {
-        let bucket = s3.s3.bucket.0.clone();
-        ("s3", format!("s3.{bucket}"), SourceKind::S3 { bucket, via: None }, &s3.s3.common)
+    let (word, name, kind, common) = if let Some(spec) = &event.kafka {
+        let [topic] = spec.topic.as_slice() else {
+            let at = at.key("kafka").key("topic");
+            cx.error(Code::Conflict, at.key, &at.within, "several topics need a name".into()).help =
+                Some("name it under `sources:` and write `source: <name>` here".into());
+            return None;
+        };
+        let name = format!("kafka.{}", topic.0);
+        let kind = brokers::kafka(spec, sources.group(&name), &at.key("kafka"), cx)?;
+        ("kafka", name, kind, &spec.common)
+    } else if let Some(spec) = &event.rabbitmq {
+        let kind = brokers::rabbitmq(spec, &at.key("rabbitmq"), cx)?;
+        ("rabbitmq", format!("rabbitmq.{}", sources::plain(&spec.queue.0)), kind, &spec.common)
+    } else if let Some(spec) = &event.sqs {
+        let kind = brokers::sqs(&spec.queue, &at.key("sqs"), cx)?;
+        ("sqs", format!("sqs.{}", brokers::queue_name(&spec.queue.queue.0)), kind, &spec.common)
+    } else if let Some(s3) = &event.s3 {
+        let kind = sources.bucket(&s3.s3, &at.key("s3"), cx)?;
+        ("s3", format!("s3.{}", s3.s3.bucket.0), kind, &s3.s3.common)
     } else if let Some(spec) = &event.schedule {
         let kind = sources::schedule(spec, &at.key("schedule"), cx)?;
         ("schedule", format!("schedule.{function}"), kind, &spec.common)

@@ -178,7 +178,7 @@ fn environment(at: &At<'_>, cx: &mut Context<'_>) -> BTreeMap<String, Secret> {
 }
 
 /// A value as it was written, or what its reference stands for: `1.10` stays `1.10`.
-fn variable(node: &Node) -> String {
+pub(super) fn variable(node: &Node) -> String {
     let Some(scalar) = node.scalar() else { return String::new() };
     scalar.value.as_str().map_or_else(|| scalar.raw.clone(), str::to_owned)
 }

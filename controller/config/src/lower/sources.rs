@@ -9,13 +9,14 @@ use bellwire_schemas::service::{
 };
 use bellwire_schemas::{SourceName, Timestamp};
 
+use super::brokers;
 use crate::context::Context;
 use crate::diagnostic::{Code, shown};
 use crate::hints::nearest;
 use crate::shape::words::Name;
 use crate::shape::{
-    Common, DecodeWord, Dedup, File, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, Schedule,
-    Verify as VerifyShape, VerifyWord, Webhook,
+    Common, DecodeWord, Dedup, File, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, S3, Schedule,
+    Source, Verify as VerifyShape, VerifyWord, Webhook,
 };
 use crate::tree::{At, Node, join};
 
@@ -27,13 +28,20 @@ pub(super) struct Sources<'d> {
     /// Which source takes the arrivals of a bucket, path or topic.
     doors: BTreeMap<(&'static str, String), SourceName>,
     declared: &'d BTreeSet<String>,
+    /// The word of each kind under `sources:`, for those that carry notifications.
+    kinds: BTreeMap<String, &'static str>,
+    namespace: String,
     /// Names that another error took out: nothing more is said about them.
     broken: BTreeSet<String>,
 }
 
 impl<'d> Sources<'d> {
-    pub fn new(declared: &'d BTreeSet<String>) -> Self {
+    /// Nothing yet. `declared` are the names under `sources:` as written.
+    pub fn new(file: &File, declared: &'d BTreeSet<String>) -> Self {
+        let kinds = file.sources.iter().map(|(name, source)| (name.0.clone(), word(source))).collect();
         Self {
+            kinds,
+            namespace: file.namespace.0.clone(),
             list: Vec::new(),
             names: BTreeMap::new(),
             doors: BTreeMap::new(),
@@ -49,8 +57,15 @@ impl<'d> Sources<'d> {
             let name = Name(entry.key.clone());
             let Some(source) = file.sources.get(&name) else { continue };
             let at = sources.entry(entry);
-            let found = if let Some(s3) = &source.s3 {
-                Some((SourceKind::S3 { bucket: s3.bucket.0.clone(), via: None }, &s3.common))
+            let found = if let Some(spec) = &source.kafka {
+                let group = self.group(&name.0);
+                brokers::kafka(spec, group, &at.key("kafka"), cx).map(|kind| (kind, &spec.common))
+            } else if let Some(spec) = &source.rabbitmq {
+                brokers::rabbitmq(spec, &at.key("rabbitmq"), cx).map(|kind| (kind, &spec.common))
+            } else if let Some(spec) = &source.sqs {
+                brokers::sqs(&spec.queue, &at.key("sqs"), cx).map(|kind| (kind, &spec.common))
+            } else if let Some(s3) = &source.s3 {
+                self.bucket(s3, &at.key("s3"), cx).map(|kind| (kind, &s3.common))
             } else if let Some(spec) = &source.schedule {
                 schedule(spec, &at.key("schedule"), cx).map(|kind| (kind, &spec.common))
             } else if let Some(spec) = &source.webhook {
@@ -80,8 +95,8 @@ impl<'d> Sources<'d> {
     ) -> Option<SourceName> {
         let spec = SourceSpec {
             name: SourceName::new(name),
+            key: key_rule(common, &kind, at, cx),
             kind,
-            key: key_rule(common),
             dedup: dedup_rule(common),
             decode: match common.decode {
                 DecodeWord::Auto => Decode::Auto,
@@ -100,7 +115,7 @@ impl<'d> Sources<'d> {
                 Some("name it under `sources:`".into());
             return None;
         }
-        if let Some(door) = door(&spec.kind) {
+        for door in doors(&spec.kind) {
             if let Some(other) = self.doors.get(&door) {
                 let message = format!("this is the same {} as the source `{other}`", door.0);
                 let help = if self.declared.contains(other.as_str()) {
@@ -144,23 +159,112 @@ impl<'d> Sources<'d> {
         None
     }
 
+    /// The source of a topic of our own bus: the one that is there, or a new one.
+    pub fn topic(&mut self, topic: &str) -> SourceName {
+        let door = ("topic", topic.to_owned());
+        if let Some(source) = self.doors.get(&door) {
+            return source.clone();
+        }
+        let name = SourceName::new(format!("topic.{topic}"));
+        self.doors.insert(door, name.clone());
+        self.list.push(SourceSpec {
+            name: name.clone(),
+            kind: SourceKind::Topic { topic: topic.to_owned() },
+            key: KeyRule::Default,
+            dedup: DedupRule::Default,
+            decode: Decode::Auto,
+            enabled: true,
+        });
+        name
+    }
+
+    /// The consumer group of a source whose file names none.
+    pub fn group(&self, source: &str) -> String {
+        format!("bellwire.{}.{source}", self.namespace)
+    }
+
+    /// Judges a bucket: by which way its notifications arrive. `None` after an error, or where the carrier was refused.
+    pub fn bucket(&self, spec: &S3, at: &At<'_>, cx: &mut Context<'_>) -> Option<SourceKind> {
+        let bucket = spec.bucket.0.clone();
+        let via = spec.via.0.as_str();
+        if via == "webhook" {
+            return Some(SourceKind::S3 { bucket, via: None });
+        }
+        let at = at.key("via");
+        match self.kinds.get(via) {
+            Some(&("kafka" | "rabbitmq" | "sqs")) => {
+                return Some(SourceKind::S3 { bucket, via: Some(SourceName::new(via)) });
+            }
+            Some(other) => {
+                let message =
+                    format!("`{via}` is a `{other}` source, whose events are no messages of a broker");
+                cx.error(Code::Conflict, at.node.at, &at.within, message).help = Some(
+                    "notifications come by `webhook`, or in a `kafka`, `rabbitmq` or `sqs` source".into(),
+                );
+            }
+            None if self.declared.contains(via) => {}
+            None => {
+                let carries = |(name, kind): (&'_ String, &&str)| {
+                    matches!(*kind, "kafka" | "rabbitmq" | "sqs").then(|| name.clone())
+                };
+                let carriers: Vec<String> = self.kinds.iter().filter_map(carries).collect();
+                let mut words: Vec<&str> = carriers.iter().map(String::as_str).collect();
+                words.push("webhook");
+                let help = nearest(via, &words).map_or_else(
+                    || {
+                        "name a `kafka`, `rabbitmq` or `sqs` source under `sources:`, or write `webhook`"
+                            .into()
+                    },
+                    |near| format!("did you mean `{near}`?"),
+                );
+                let message = format!("there is no source `{}`", shown(via));
+                cx.error(Code::BadValue, at.node.at, &at.within, message).help = Some(help);
+            }
+        }
+        None
+    }
+
     pub fn finish(self) -> Vec<SourceSpec> {
         self.list
     }
 }
 
-/// What arrivals a source takes, where no other source can take them too.
-fn door(kind: &SourceKind) -> Option<(&'static str, String)> {
+/// What arrivals a source takes, where no other source can take them too. Two readers of one queue, or of one topic in
+/// one group, would share its messages between them.
+fn doors(kind: &SourceKind) -> Vec<(&'static str, String)> {
     match kind {
-        SourceKind::S3 { bucket, .. } => Some(("bucket", bucket.clone())),
-        SourceKind::Webhook(spec) => Some(("path", spec.path.clone())),
-        SourceKind::Topic { topic } => Some(("topic", topic.clone())),
-        SourceKind::Schedule(_)
-        | SourceKind::Kafka(_)
-        | SourceKind::Rabbitmq(_)
-        | SourceKind::Sqs(_)
-        | SourceKind::Outbox => None,
+        SourceKind::S3 { bucket, via: None } => vec![("bucket", bucket.clone())],
+        SourceKind::S3 { bucket, via: Some(via) } => vec![("bucket", format!("{bucket} via {via}"))],
+        SourceKind::Webhook(spec) => vec![("path", spec.path.clone())],
+        SourceKind::Topic { topic } => vec![("topic", topic.clone())],
+        SourceKind::Kafka(spec) => {
+            let mut servers = spec.cluster.bootstrap_servers.clone();
+            servers.sort();
+            let place = format!("{} {}", servers.join(","), spec.group_id);
+            spec.topics.iter().map(|topic| ("topic and group", format!("{place} {topic}"))).collect()
+        }
+        SourceKind::Rabbitmq(spec) => vec![("queue", format!("{} {}", spec.url.expose(), spec.queue))],
+        SourceKind::Sqs(spec) => {
+            vec![(
+                "queue",
+                format!("{} {}", spec.queue.endpoint.as_deref().unwrap_or_default(), spec.queue.queue),
+            )]
+        }
+        SourceKind::Schedule(_) | SourceKind::Outbox => Vec::new(),
     }
+}
+
+/// The kind of a source as the file calls it.
+fn word(source: &Source) -> &'static str {
+    let there = [
+        ("kafka", source.kafka.is_some()),
+        ("rabbitmq", source.rabbitmq.is_some()),
+        ("sqs", source.sqs.is_some()),
+        ("s3", source.s3.is_some()),
+        ("schedule", source.schedule.is_some()),
+        ("webhook", source.webhook.is_some()),
+    ];
+    there.iter().find(|(_, there)| *there).map_or("topic", |(word, _)| word)
 }
 
 /// `/github/main` is the source `webhook.github-main`.
@@ -170,10 +274,25 @@ pub(super) fn webhook_name(path: &str) -> String {
     format!("webhook.{word}")
 }
 
-fn key_rule(common: &Common) -> KeyRule {
+/// The name of something outside as a part of a name of ours.
+pub(super) fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
+}
+
+fn key_rule(common: &Common, kind: &SourceKind, at: &At<'_>, cx: &mut Context<'_>) -> KeyRule {
     match &common.key {
         None => KeyRule::Default,
         Some(path) if path.0 == "none" => KeyRule::None,
+        Some(path) if path.0 == "partition" => {
+            if !matches!(kind, SourceKind::Kafka(_)) {
+                let word = kind.word();
+                let at = if at.node.entry(word).is_some() { at.key(word).key("key") } else { at.key("key") };
+                let message = format!("`key: partition` is for `kafka`: a `{word}` source has no partitions");
+                cx.error(Code::BadValue, at.node.at, &at.within, message).help =
+                    Some("write a path into the envelope such as `data.order_id`, or `none`".into());
+            }
+            KeyRule::Partition
+        }
         Some(path) => KeyRule::Path(path.0.clone()),
     }
 }

@@ -13,12 +13,16 @@ use crate::diagnostic::{Code, Severity, SourceText};
 use crate::tree::{Kind, Node};
 use crate::{Mode, check, yaml};
 
-/// Every variable is `7`, every file says `7`.
+/// Every variable is `7`, but for queues, which have a form, and `UNSET`; every file says `7`.
 struct Seven;
 
 impl Env for Seven {
-    fn var(&self, _: &str) -> Option<String> {
-        Some("7".into())
+    fn var(&self, name: &str) -> Option<String> {
+        match name {
+            "UNSET" => None,
+            name if name.ends_with("QUEUE_URL") => Some("https://sqs/7".into()),
+            _ => Some("7".into()),
+        }
     }
 
     fn read_file(&self, _: &Path) -> io::Result<FileText> {

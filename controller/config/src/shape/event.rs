@@ -7,17 +7,28 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::words::{Duration, Name, StartPoint, Text};
-use super::{Anything, S3Inline, Schedule, Topic, Webhook, many, source};
+use super::{
+    Anything, Kafka, Rabbitmq, S3Inline, Schedule, Sending, Sqs, Topic, Webhook, broker, many, source,
+};
 
-/// One binding of a function: exactly one of `source`, `s3`, `schedule`, `webhook` and `topic`.
+/// One binding of a function: exactly one of `source`, `kafka`, `rabbitmq`, `sqs`, `s3`, `schedule`, `webhook` and
+/// `topic`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("oneOf" = [
-    {"required": ["source"]}, {"required": ["s3"]}, {"required": ["schedule"]}, {"required": ["webhook"]},
-    {"required": ["topic"]}
+    {"required": ["source"]}, {"required": ["kafka"]}, {"required": ["rabbitmq"]}, {"required": ["sqs"]},
+    {"required": ["s3"]}, {"required": ["schedule"]}, {"required": ["webhook"]}, {"required": ["topic"]}
 ]))]
 pub(crate) struct Event {
     /// A source of `sources:`, by name.
     pub source: Option<Name>,
+    /// Records of a Kafka topic, inline.
+    pub kafka: Option<Kafka>,
+    /// Messages of a RabbitMQ queue, inline.
+    pub rabbitmq: Option<Rabbitmq>,
+    /// Messages of an SQS queue, inline: its URL or ARN, or a map.
+    #[serde(default)]
+    #[schemars(schema_with = "broker::sqs")]
+    pub sqs: Option<Sqs>,
     /// Object-store notifications, inline: a bucket, or a map.
     #[serde(default)]
     #[schemars(schema_with = "source::s3_inline")]
@@ -68,6 +79,10 @@ pub(crate) struct EventDefaults {
     /// Constant JSON that the function receives instead of the event.
     #[schemars(extend("not" = { "type": "string", "pattern": "^ *\\{%" }))]
     pub input: Option<Anything>,
+    /// What is sent, and where to, when a delivery succeeded.
+    pub on_success: Option<Sending>,
+    /// What is sent, and where to, when a delivery was given up. The dead letter is kept all the same.
+    pub on_failure: Option<Sending>,
     /// `false`: paused, the position is kept, `start` is ignored.
     #[schemars(extend("default" = true))]
     pub enabled: bool,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::event::EventDefaults;
 use super::function::FunctionDefaults;
 use super::words::{DoorAddress, Duration, FunctionId, Name, SecretText, Size, Text};
-use super::{Function, Source, short};
+use super::{Destination, Function, Source, short};
 
 /// One service: where events come from, what is called for them, and, for `dev` and `run`, how this process runs.
 /// Top-level keys that start with `x-` are ignored and make a home for anchors.
@@ -28,6 +28,9 @@ pub(crate) struct File {
     /// Where events come from, by name. A source used in one place only may be written inline there.
     #[serde(default)]
     pub sources: BTreeMap<Name, Source>,
+    /// Where results go outside, by name. A destination used in one place only may be written inline there.
+    #[serde(default)]
+    pub destinations: BTreeMap<Name, Destination>,
     /// What is called, by name.
     #[serde(default)]
     pub functions: BTreeMap<FunctionId, Function>,

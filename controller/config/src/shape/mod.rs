@@ -5,6 +5,8 @@
 //! `x-noun` (how a message calls the value), `x-short` (a scalar stands for a map with this one key), `x-many`
 //! (one value stands for a list of one) and `x-secret`. Read `file.rs` first.
 
+mod broker;
+mod destination;
 mod event;
 mod file;
 mod function;
@@ -16,11 +18,15 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+pub(crate) use broker::{
+    Kafka, LostWord, MechanismWord, Prefetch, Queue, QueueWord, Rabbitmq, Sasl, Sqs, Tls, TlsFiles,
+};
+pub(crate) use destination::{Destination, KafkaOut, PayloadWord, RabbitmqOut, Sending};
 pub(crate) use event::{Attempts, Event, Retry};
 pub(crate) use file::{File, Ledger, Level, Logs, RoleWord};
 pub(crate) use function::{Command, FormatWord, Function, Request};
 pub(crate) use source::{
-    Common, DecodeWord, Dedup, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, S3Inline, Schedule,
+    Common, DecodeWord, Dedup, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, S3, S3Inline, Schedule,
     Source, Topic, Verify, VerifyWord, Webhook,
 };
 

@@ -6,17 +6,27 @@ use serde::Deserialize;
 
 use super::words::{
     AnyText, Bucket, Duration, EnvelopePath, HeaderName, HookPath, Moment, ObjectEvent, SecretText, Text,
-    TopicName,
+    TopicName, Via,
 };
-use super::{many, short};
+use super::{Kafka, Rabbitmq, Sqs, broker, many, short};
 
 /// A named source: exactly one kind key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(extend("oneOf" = [
-    {"required": ["s3"]}, {"required": ["schedule"]}, {"required": ["webhook"]}, {"required": ["topic"]}
+    {"required": ["kafka"]}, {"required": ["rabbitmq"]}, {"required": ["sqs"]}, {"required": ["s3"]},
+    {"required": ["schedule"]}, {"required": ["webhook"]}, {"required": ["topic"]}
 ]))]
 pub(crate) struct Source {
-    /// Object-store notifications (AWS S3, MinIO, RustFS, Ceph), posted to `/s3`: a bucket, or a map.
+    /// Records of Kafka topics.
+    pub kafka: Option<Kafka>,
+    /// Messages of a RabbitMQ queue.
+    pub rabbitmq: Option<Rabbitmq>,
+    /// Messages of an SQS queue: its URL or ARN, or a map.
+    #[serde(default)]
+    #[schemars(schema_with = "broker::sqs")]
+    pub sqs: Option<Sqs>,
+    /// Object-store notifications (AWS S3, MinIO, RustFS, Ceph), posted to `/s3` or read out of another source: a
+    /// bucket, or a map.
     #[serde(default)]
     #[schemars(schema_with = "s3")]
     pub s3: Option<S3>,
@@ -51,11 +61,13 @@ pub(super) fn topic(g: &mut SchemaGenerator) -> Schema {
 /// What every kind of source has.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Common {
-    /// The ordering key: a path into the envelope such as `data.order_id`, or `none`. By default what the kind
-    /// has: the object key, CloudEvents `partitionkey`, none for a schedule.
+    /// The ordering key: a path into the envelope such as `data.order_id`, or `none`; for `kafka` also `partition`,
+    /// Lambda's order. By default what the kind has: the record's key, the FIFO group, the object key, CloudEvents
+    /// `partitionkey`; none for `rabbitmq` and `schedule`.
     pub key: Option<EnvelopePath>,
     /// `false`: every arrival is an event; or where the dedup key comes from. By default what the kind has:
-    /// object version and sequencer, the provider's delivery id, the tick, the event id.
+    /// object version and sequencer, the provider's delivery id, `message-id` of RabbitMQ, the deduplication or
+    /// message id of SQS, the tick, the event id; none for `kafka`, whose positions are in the ledger.
     #[serde(default)]
     #[schemars(schema_with = "dedup")]
     pub dedup: Option<Dedup>,
@@ -105,19 +117,12 @@ pub(crate) enum DecodeWord {
 pub(crate) struct S3 {
     /// The bucket whose notifications belong to this source.
     pub bucket: Bucket,
-    /// How the notifications arrive: `webhook` is the ingress path `/s3`.
-    #[serde(rename = "via")]
+    /// How the notifications arrive: `webhook` is the ingress path `/s3`; the name of a `kafka`, `rabbitmq` or `sqs`
+    /// source means in its messages. What is no notification of this bucket stays an event of that source.
     #[schemars(extend("default" = "webhook"))]
-    _via: Via,
+    pub via: Via,
     #[serde(flatten)]
     pub common: Common,
-}
-
-/// Ways of notifications.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Via {
-    Webhook,
 }
 
 /// Object-store notifications. `event`, `prefix` and `suffix` are a filter in short words, for inline sources only.

@@ -21,8 +21,8 @@ macro_rules! word {
 }
 
 /// The rules of map keys, which the schema holds without their names.
-pub(crate) const KEY_RULES: [(&str, &str); 4] =
-    [Name::RULE, FunctionId::RULE, VariableName::RULE, HeaderName::RULE];
+pub(crate) const KEY_RULES: [(&str, &str); 5] =
+    [Name::RULE, FunctionId::RULE, VariableName::RULE, HeaderName::RULE, LibrdkafkaKey::RULE];
 
 word! {
     /// A name of lower-case letters, digits and hyphens, at most 63 characters.
@@ -77,6 +77,45 @@ word! {
 word! {
     /// An object event: `ObjectCreated:Put`, with or without `s3:` before it; a `*` at the end stands for all of a kind.
     ObjectEvent, "an object event such as `s3:ObjectCreated:*`", "^(s3:)?[A-Za-z]+:([A-Za-z:]+[*]?|[*])$"
+}
+word! {
+    /// `host:port` of a Kafka broker, or several joined by commas, as other tools write them.
+    Brokers, "a broker's address such as `kafka-1:9092`",
+    "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}(,([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})*$"
+}
+word! {
+    /// The name of a Kafka topic.
+    KafkaTopic, "the name of a Kafka topic, such as `orders`", "^[A-Za-z0-9._-]{1,249}$"
+}
+word! {
+    /// Where reading begins: `latest`, `earliest`, or a time in RFC 3339.
+    StartingPoint, "`latest`, `earliest`, or a time such as `2026-01-31T07:00:00Z`",
+    "^(latest|earliest|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{8,18}([Zz]|[+-][0-9]{2}:[0-9]{2}))$"
+}
+word! {
+    /// The name of a setting of librdkafka.
+    LibrdkafkaKey, "the name of a setting of librdkafka, such as `fetch.max.bytes`", "^[a-z][a-z0-9._]{0,127}$"
+}
+word! {
+    /// The name of a queue or exchange of RabbitMQ.
+    AmqpName, "a name of at most 255 characters", "^[^\\x00-\\x1f]{1,255}$"
+}
+word! {
+    /// Where a RabbitMQ server is: `amqp://user:password@host/vhost`, or `amqps://…` for TLS.
+    AmqpUrl, "a URL such as `amqp://user:${env:NAME}@host/vhost`, or a reference to one", "^[^\\x00]+$"
+}
+word! {
+    /// The URL or ARN of an SQS queue.
+    QueueRef, "the URL or ARN of a queue",
+    "^(https?://[^ @?#]+/[A-Za-z0-9_-]{1,80}([.]fifo)?|arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}([.]fifo)?)$"
+}
+word! {
+    /// A region of AWS.
+    Region, "a region such as `eu-central-1`", "^[a-z0-9-]{2,32}$"
+}
+word! {
+    /// How notifications arrive: `webhook`, or the name of a source whose messages carry them.
+    Via, "`webhook`, or the name of a `kafka`, `rabbitmq` or `sqs` source", "^[a-z][a-z0-9-]{0,62}$"
 }
 word! {
     /// An address to listen on: host and port.

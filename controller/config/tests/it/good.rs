@@ -150,7 +150,7 @@ fn every_key_arrives() {
 
 #[test]
 fn expanding_twice_changes_nothing() {
-    for name in ["hello", "thumbnails", "everything"] {
+    for name in ["hello", "thumbnails", "everything", "brokers"] {
         let once = expand(&load(name, Mode::Dev));
         let again = World::usual().parse(&once, Mode::Dev).unwrap_or_else(|r| panic!("{r}\n{once}"));
         assert_eq!(expand(&again), once, "{name}");
@@ -159,7 +159,9 @@ fn expanding_twice_changes_nothing() {
 
 #[test]
 fn expanding_shows_defaults_and_no_secret() {
-    let text = expand(&load("thumbnails", Mode::Dev)) + &expand(&load("everything", Mode::Dev));
+    let text = expand(&load("thumbnails", Mode::Dev))
+        + &expand(&load("everything", Mode::Dev))
+        + &expand(&load("brokers", Mode::Dev));
     for part in ["timeout: 30s", "timezone: Europe/Berlin", "${env:GITHUB_SECRET, '***'}", "retention: 7d"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }

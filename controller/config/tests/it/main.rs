@@ -6,6 +6,7 @@
     reason = "a test says what it does by its name, and stops where it fails"
 )]
 
+mod brokers;
 mod golden;
 mod good;
 mod hostile;
