@@ -176,7 +176,7 @@ async fn flushes(ledger: &SqliteLedger) -> Result<(), bellwire_ledger::Error> {
             emitted: Vec::new(),
         };
         let began = Instant::now();
-        ledger.flush(Flush { lane: Lane(1), epoch, bindings: vec![part] }).await?;
+        ledger.flush(Flush { lane: Lane(1), epoch, at: Clock::system().now(), bindings: vec![part] }).await?;
         waits.push(began.elapsed());
         mark += 500;
     }

@@ -117,10 +117,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// Where a binding stands in a lane.
     async fn checkpoint(&self, lane: Lane, binding: BindingId) -> Result<Checkpoint, Error>;
 
-    /// Commits what the bindings of a lane did.
+    /// Commits what the bindings of a lane did, and in the same commit the events that their outcomes bring forth. A
+    /// flush that emits is durable when it is answered; one that is fenced, refused or seen before emits nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown binding; [`Error::Corrupt`] when a mark goes back or beyond the tail, or a
+    /// [`Error::NotFound`] for an unknown binding, or a lane to emit into that does not exist; [`Error::Corrupt`] when a mark goes back or beyond the tail, or a
     /// place is ended or owed that neither mark nor done places cover; then nothing was written.
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error>;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bellwire_schemas::{Address, Clock, Lane, Seq};
 use tokio::sync::watch;
 
-use crate::{Append, Appended, Arrival, Error, Ledger, StoredEvent};
+use crate::{Append, Appended, Arrival, Error, Flush, FlushOutcome, Ledger, StoredEvent};
 
 /// How many bytes of fresh events are kept for readers, per lane; older ones are read back from the ledger.
 const KEPT_BYTES: usize = 8 << 20;
@@ -102,6 +102,25 @@ impl Feed {
             }
         }
         Ok(appended)
+    }
+
+    /// Commits a flush and wakes the readers of the lanes that it emits into. Also when the answer is an error, because
+    /// it may have been committed all the same.
+    ///
+    /// # Errors
+    /// As [`Ledger::flush`].
+    pub async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error> {
+        let lanes = flush.emits_into();
+        let answer = self.ledger.flush(flush).await;
+        let forgotten = self.forgotten.load(Ordering::Acquire);
+        for lane in lanes {
+            // Where the lane cannot be asked now, the repeat of the flush asks again.
+            let Ok(tail) = self.ledger.tail(lane).await else { break };
+            if forgotten == self.forgotten.load(Ordering::Acquire) {
+                self.advance(lane, tail);
+            }
+        }
+        answer
     }
 
     /// The last place known to be committed in a lane, and a way to wait for more.
@@ -295,6 +314,26 @@ mod tests {
         assert_eq!(again.items, [Arrival::Duplicate(addr(1, 1))]);
         assert_eq!(*tail.borrow(), Seq(1));
         assert_eq!(places(&feed.read(L1, Seq(1), 9, usize::MAX).await.unwrap()), [1]);
+    }
+
+    #[tokio::test]
+    async fn what_a_flush_emits_wakes_the_readers_also_when_its_answer_is_lost() {
+        let ledger = ModelLedger::new(2);
+        let handle: Arc<dyn Ledger> = Arc::new(ledger.clone());
+        let b = declare(&handle, vec![binding("b:orders", bellwire_schemas::service::Start::Now)]).await[0];
+        fill(&handle, 0, 1).await;
+        let epoch = own(&handle, L1).await;
+        let feed = feed(&ledger).await;
+        let tail = feed.tail(L2);
+        let part = share(b, 1, 1)
+            .ends(1, bellwire_schemas::FinalState::Delivered)
+            .emits(event("done").source("results").lane(L2));
+        let flush = Flush { lane: L1, epoch, at: at(2), bindings: vec![part] };
+        ledger.commit_then_fail_flush(Error::Unavailable("the answer got lost".into()));
+        feed.flush(flush.clone()).await.unwrap_err();
+        assert_eq!(*tail.borrow(), Seq(1));
+        assert_eq!(feed.flush(flush).await.unwrap(), FlushOutcome::Flushed);
+        assert_eq!(places(&feed.read(L2, Seq(1), 9, usize::MAX).await.unwrap()), [1]);
     }
 
     /// Two intakes over one ledger, of which this one does not read the lane, then does.

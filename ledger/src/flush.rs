@@ -16,6 +16,8 @@ pub struct Flush {
     pub lane: Lane,
     /// The epoch under which the caller owns it.
     pub epoch: Epoch,
+    /// When: what it emits is accepted at this moment.
+    pub at: Timestamp,
     /// One part per binding.
     pub bindings: Vec<BindingFlush>,
 }
@@ -39,8 +41,9 @@ pub struct BindingFlush {
     pub settled: Vec<Seq>,
     /// Deliveries given up; each has its line in `log`, too.
     pub dead: Vec<DeadLetter>,
-    /// Events that these outcomes bring forth: appended in the same commit, when this part is applied and not when it
-    /// was seen before.
+    /// Events that these outcomes bring forth: appended in the same commit, in this order, when this part is applied
+    /// and not when it was seen before. They are events like any other (places, dedup keys, counts), but for one: a
+    /// ledger that is full takes them, because the outcomes of what it holds must be writable for it to become empty.
     pub emitted: Vec<NewEvent>,
 }
 
@@ -169,6 +172,24 @@ impl Checkpoint {
 }
 
 impl Flush {
+    /// Whether any part brings forth events.
+    pub fn emits(&self) -> bool {
+        self.bindings.iter().any(|part| !part.emitted.is_empty())
+    }
+
+    /// The lanes that it emits into.
+    pub fn emits_into(&self) -> BTreeSet<Lane> {
+        self.bindings.iter().flat_map(|part| &part.emitted).map(|new| new.lane).collect()
+    }
+
+    /// Refuses a flush that emits into a lane that does not exist.
+    pub(crate) fn check_lanes(&self, lanes: u16) -> Result<(), Error> {
+        match self.emits_into().into_iter().find(|lane| lane.0 == 0 || lane.0 > lanes) {
+            Some(lane) => Err(Error::NotFound(format!("lane {lane} does not exist: the ledger has {lanes}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a flush that names a binding twice.
     pub(crate) fn check_once_each(&self) -> Result<(), Error> {
         let mut seen = BTreeSet::new();

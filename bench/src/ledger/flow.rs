@@ -232,7 +232,7 @@ async fn deliver(feed: &Feed, lane: &LaneOwned) -> anyhow::Result<usize> {
         dead: Vec::new(),
         emitted: Vec::new(),
     };
-    let flush = Flush { lane: lane.lane, epoch: lane.epoch, bindings: vec![part] };
+    let flush = Flush { lane: lane.lane, epoch: lane.epoch, at, bindings: vec![part] };
     let outcome = feed.ledger().flush(flush).await?;
     anyhow::ensure!(outcome == FlushOutcome::Flushed, "lane {} was taken by somebody else", lane.lane);
     lane.mark.send_replace((last, version + 1));

@@ -79,12 +79,13 @@ impl Flusher {
         let flush = Flush {
             lane: self.lane,
             epoch: self.epoch,
+            at: self.rooms.clock.now(),
             bindings: batch.iter_mut().map(|request| take(&mut request.part)).collect(),
         };
         let mut rest = MIN_REST;
         loop {
             crash_point("flush.before");
-            match self.rooms.ledger().flush(flush.clone()).await {
+            match self.rooms.feed.flush(flush.clone()).await {
                 Ok(outcome) => {
                     crash_point("flush.after_commit");
                     if rest > MIN_REST {

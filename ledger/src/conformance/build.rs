@@ -182,6 +182,12 @@ impl BindingFlush {
         self
     }
 
+    /// An event that goes out with it.
+    pub fn emits(mut self, new: NewEvent) -> Self {
+        self.emitted.push(new);
+        self
+    }
+
     /// A delivery given up.
     pub fn kills(mut self, event: StoredEvent, died: i64) -> Self {
         self.log.push(line(event.address.seq.0, LogOutcome::Final(FinalState::Dead)));
@@ -267,7 +273,7 @@ pub fn delivery(binding: BindingId, seq: u64) -> DeliveryKey {
 
 /// Flushes lane 1 and insists that it was taken.
 pub async fn flush(ledger: &Arc<dyn Ledger>, epoch: Epoch, share: BindingFlush) {
-    let flush = Flush { lane: L1, epoch, bindings: vec![share] };
+    let flush = Flush { lane: L1, epoch, at: at(0), bindings: vec![share] };
     assert_eq!(ledger.flush(flush).await.unwrap(), FlushOutcome::Flushed);
 }
 

@@ -58,7 +58,7 @@ pub async fn an_ended_lease_frees_the_lane(subject: &mut impl Subject) {
     let old = ledger.acquire(ANA, L1, at(1)).await.unwrap().unwrap();
     assert_eq!(ledger.acquire(BEN, L1, at(2)).await.unwrap(), None);
     let share_of = |version, mark: u64| share(b, version, mark).ends(mark, FinalState::Delivered);
-    let flush_of = |epoch, part| Flush { lane: L1, epoch, bindings: vec![part] };
+    let flush_of = |epoch, part| Flush { lane: L1, epoch, at: at(0), bindings: vec![part] };
     let flushed = ledger.flush(flush_of(old, share_of(1, 1))).await.unwrap();
     assert_eq!(flushed, FlushOutcome::Flushed);
     if !subject.expire(ANA).await {
@@ -91,7 +91,7 @@ pub async fn leaving_gives_back(subject: &mut impl Subject) {
     ledger.acquire(BEN, L2, at(1)).await.unwrap().unwrap();
     ledger.leave(ANA).await.unwrap();
     ledger.leave(ANA).await.unwrap();
-    let flush = Flush { lane: L1, epoch, bindings: vec![] };
+    let flush = Flush { lane: L1, epoch, at: at(0), bindings: vec![] };
     assert_eq!(ledger.flush(flush).await.unwrap(), FlushOutcome::Fenced);
     let cluster = ledger.heartbeat(&beat(BEN)).await.unwrap();
     assert_eq!(owners(&cluster), [(L1, None), (L2, Some(BEN))]);

@@ -69,7 +69,7 @@ pub async fn flush_is_fenced(subject: &mut impl Subject) {
     let old = own(&ledger, L1).await;
     let new = own(&ledger, L1).await;
     let part = || vec![share(b, 9, 2).ends(1, FinalState::Delivered).owes(2, 5)];
-    let fenced = |epoch| Flush { lane: L1, epoch, bindings: part() };
+    let fenced = |epoch| Flush { lane: L1, epoch, at: at(0), bindings: part() };
     assert_eq!(ledger.flush(fenced(old)).await.unwrap(), FlushOutcome::Fenced);
     assert_eq!(ledger.flush(fenced(Epoch(new.0 + 1))).await.unwrap(), FlushOutcome::Fenced);
     ledger.release(L1, new).await.unwrap();
@@ -95,7 +95,7 @@ pub async fn flush_is_idempotent_by_version(subject: &mut impl Subject) {
     flush(&ledger, epoch, first()).await;
     let older = share(ids[0], 4, 3).ends(2, FinalState::Delivered).ends(3, FinalState::Delivered);
     let both = vec![older, share(ids[1], 1, 1).ends(1, FinalState::Filtered)];
-    ledger.flush(Flush { lane: L1, epoch, bindings: both }).await.unwrap();
+    ledger.flush(Flush { lane: L1, epoch, at: at(0), bindings: both }).await.unwrap();
     assert_eq!(ledger.checkpoint(L1, ids[0]).await.unwrap().mark, Seq(1));
     assert_eq!(ledger.checkpoint(L1, ids[1]).await.unwrap().version, 1);
     assert_eq!(ledger.log(addr(1, 1), None).await.unwrap().len(), 2);
@@ -120,12 +120,12 @@ pub async fn broken_flushes_write_nothing(subject: &mut impl Subject) {
     ];
     for bindings in broken {
         let text = format!("{bindings:?}");
-        let answer = ledger.flush(Flush { lane: L1, epoch, bindings }).await;
+        let answer = ledger.flush(Flush { lane: L1, epoch, at: at(0), bindings }).await;
         assert!(matches!(answer, Err(Error::Corrupt(_))), "{text} gave {answer:?}");
     }
     let known = share(b, 2, 3).ends(3, FinalState::Delivered);
     let unknown = share(bellwire_schemas::BindingId(77), 1, 0);
-    let answer = ledger.flush(Flush { lane: L1, epoch, bindings: vec![known, unknown] }).await;
+    let answer = ledger.flush(Flush { lane: L1, epoch, at: at(0), bindings: vec![known, unknown] }).await;
     assert!(matches!(answer, Err(Error::NotFound(_))), "{answer:?}");
     assert_eq!(ledger.checkpoint(L1, b).await.unwrap().version, 1);
     assert_eq!(ledger.log(addr(1, 3), None).await.unwrap(), []);

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod deliveries;
 pub mod keeping;
 pub mod operators;
+pub mod outbox;
 pub mod questions;
 
 use std::sync::Arc;
@@ -64,6 +65,8 @@ macro_rules! suite {
         $crate::conformance::suite!(@ $subject, deliveries: ownership_and_epochs cursor_and_exceptions
             flush_is_fenced flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order
             log_of_an_event endings_remove_debts);
+        $crate::conformance::suite!(@ $subject, outbox: outcomes_bring_forth_events what_was_seen_emits_nothing
+            fenced_and_broken_flushes_emit_nothing emitted_events_have_dedup_keys lanes_that_emit_into_each_other);
         $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say
             bindings_revise_and_rest pauses_are_kept redrive_and_discard redrive_after_retention
             replays_are_saved refusals_add_up);

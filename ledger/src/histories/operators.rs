@@ -11,9 +11,19 @@ impl<S: Subject> World<S> {
     pub(super) async fn stale_flush(&mut self) {
         let Some(binding) = self.any_binding().await else { return };
         let newest = self.owners[0].epoch;
-        let flush = Flush { lane: L1, epoch: Epoch(newest.0 - 1), bindings: vec![share(binding.id, 99, 0)] };
+        let flush = Flush {
+            lane: L1,
+            epoch: Epoch(newest.0 - 1),
+            at: at(self.now),
+            bindings: vec![share(binding.id, 99, 0)],
+        };
         both!(self, flush(flush.clone()));
-        let flush = Flush { lane: L1, epoch: newest, bindings: vec![share(binding.id, 1 << 40, 1 << 30)] };
+        let flush = Flush {
+            lane: L1,
+            epoch: newest,
+            at: at(self.now),
+            bindings: vec![share(binding.id, 1 << 40, 1 << 30)],
+        };
         both!(self, flush(flush.clone()));
     }
 

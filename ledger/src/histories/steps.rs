@@ -110,7 +110,10 @@ impl<S: Subject> World<S> {
         part.mark = part.done.absorb(before.mark);
         self.work_off(&mut part, lane).await;
         self.end_late(&mut part, lane, &binding, &before).await;
-        Some(Flush { lane, epoch: owner.epoch, bindings: vec![part] })
+        if self.dice.roll(3) == 0 {
+            part.emitted = (0..self.dice.roll(3)).map(|_| self.new_event()).collect();
+        }
+        Some(Flush { lane, epoch: owner.epoch, at: at(self.now), bindings: vec![part] })
     }
 
     pub(super) async fn flush(&mut self) {

@@ -141,6 +141,7 @@ impl State {
     }
 
     pub fn flush(&mut self, flush: Flush) -> Result<FlushOutcome, Error> {
+        flush.check_lanes(u16::try_from(self.lanes.len()).unwrap_or(u16::MAX))?;
         let lane = self.lane(flush.lane)?;
         if lane.owner.is_none() || lane.epoch != flush.epoch {
             return Ok(FlushOutcome::Fenced);
@@ -155,8 +156,12 @@ impl State {
                 news.push(part);
             }
         }
-        for part in news {
+        for mut part in news {
+            let emitted = std::mem::take(&mut part.emitted);
             self.flush_binding(flush.lane, part);
+            for event in emitted {
+                self.arrive(event, flush.at)?;
+            }
         }
         Ok(FlushOutcome::Flushed)
     }

@@ -28,6 +28,7 @@ const MIGRATIONS: Steps = &[
     ("views", include_str!("../../../migrations/postgres/0007_views.sql")),
     ("operators", include_str!("../../../migrations/postgres/0008_operators.sql")),
     ("retention", include_str!("../../../migrations/postgres/0009_retention.sql")),
+    ("outbox", include_str!("../../../migrations/postgres/0010_outbox.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

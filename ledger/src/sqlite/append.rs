@@ -29,7 +29,7 @@ pub(super) struct Prepared {
 }
 
 /// An event ready to be bound.
-struct Row {
+pub(super) struct Row {
     new: NewEvent,
     dedup: Option<(Hash, Duration)>,
     attributes: String,
@@ -45,14 +45,30 @@ impl Prepared {
         let mut bytes = append.quarantined.iter().map(|q| q.bytes.len()).sum();
         let mut events = Vec::with_capacity(append.events.len());
         for new in append.events {
-            let dedup = new.dedup.as_ref().map(|d| (hash(&new.source, &d.value), d.window));
-            let (attributes, meta) = texts(&new.event)?;
-            bytes += new.event.data.as_ref().map_or(0, |d| d.len()) + attributes.len() + 200;
-            bytes += meta.as_ref().map_or(0, String::len);
-            events.push(Row { new, dedup, attributes, meta });
+            let row = Row::new(new)?;
+            bytes += row.bytes();
+            events.push(row);
         }
         let Append { append_id, positions, quarantined, .. } = append;
         Ok(Self { append_id, positions, quarantined, events, bytes })
+    }
+}
+
+impl Row {
+    /// Works out texts and hash.
+    ///
+    /// # Errors
+    /// When the event cannot be written as JSON.
+    pub fn new(new: NewEvent) -> Result<Self, Error> {
+        let dedup = new.dedup.as_ref().map(|d| (hash(&new.source, &d.value), d.window));
+        let (attributes, meta) = texts(&new.event)?;
+        Ok(Self { new, dedup, attributes, meta })
+    }
+
+    /// What it weighs, for the limits of the queue.
+    pub fn bytes(&self) -> usize {
+        let data = self.new.event.data.as_ref().map_or(0, |d| d.len());
+        data + self.attributes.len() + 200 + self.meta.as_ref().map_or(0, String::len)
     }
 }
 
@@ -75,13 +91,22 @@ pub(super) fn append(book: &mut Book, batch: &Prepared, now: Timestamp) -> Outco
         advance_position(book, advance)?;
     }
     let items = arrive(book, &batch.events, now)?;
-    count_arrivals(book, batch, &items, now)?;
+    count_arrivals(book, &batch.events, &batch.quarantined, &items, now)?;
     for message in &batch.quarantined {
         quarantine(book, message, now)?;
     }
     let answer = Appended { items, accepted_at: now };
     remember(book, batch.append_id, &answer)?;
     Ok(answer)
+}
+
+/// Appends what a flush emits, in its transaction. A full ledger takes it, see [`crate::BindingFlush::emitted`].
+pub(super) fn emit(book: &mut Book, rows: &[Row], now: Timestamp) -> Outcome<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let items = arrive(book, rows, now)?;
+    count_arrivals(book, rows, &[], &items, now)
 }
 
 /// Refuses events beyond the configured size. Flushes are not asked, so that a full ledger can still be worked off.
@@ -225,14 +250,19 @@ fn record_duplicate(book: &mut Book, new: &NewEvent, first: Address, now: Timest
 }
 
 /// Adds to the sources' counters, one row per source and batch.
-fn count_arrivals(book: &mut Book, batch: &Prepared, items: &[Arrival], now: Timestamp) -> Outcome<()> {
+fn count_arrivals(
+    book: &mut Book,
+    rows: &[Row],
+    quarantined: &[Quarantine],
+    items: &[Arrival],
+    now: Timestamp,
+) -> Outcome<()> {
     let mut counts: Vec<(&SourceName, [u64; 3])> = Vec::new();
-    let arrivals = batch
-        .events
+    let arrivals = rows
         .iter()
         .zip(items)
         .map(|(row, item)| (&row.new.source, usize::from(matches!(item, Arrival::Duplicate(_)))));
-    for (source, what) in arrivals.chain(batch.quarantined.iter().map(|q| (&q.source, 2))) {
+    for (source, what) in arrivals.chain(quarantined.iter().map(|q| (&q.source, 2))) {
         match counts.iter_mut().find(|(s, _)| *s == source) {
             Some((_, count)) => count[what] += 1,
             None => {

@@ -5,25 +5,49 @@
 //! that the cursor had passed before are asked for what they were.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem::take;
 
 use bellwire_schemas::{Address, BindingId, FinalState, Lane, Seq, SeqRanges};
 use rusqlite::{OptionalExtension, Row};
 
-use super::append::texts;
+use super::append::{Row as NewRow, emit, texts};
 use super::book::{Book, tail};
 use super::codec::{error_text, json, json_at, outcome_code, place_of, reason_code, state_code, state_of};
 use super::fault::Outcome;
 use crate::{BindingFlush, Checkpoint, DeadLetter, Error, Flush, FlushOutcome, LogEntry, LogOutcome, Owed};
 
-/// What a flush weighs in bytes, for the limits of the queue: some 64 per line, and the copies of dead events.
-pub(super) fn weight(flush: &Flush) -> usize {
-    let dead = |d: &DeadLetter| d.event.event.data.as_ref().map_or(0, |data| data.len()) + 1_024;
-    let part = |p: &BindingFlush| (p.log.len() + p.owed.len()) * 64 + p.dead.iter().map(dead).sum::<usize>();
-    flush.bindings.iter().map(part).sum()
+/// A flush with everything worked out that needs no connection, so that the writer only writes.
+pub(super) struct Prepared {
+    flush: Flush,
+    /// What each part emits.
+    emitted: Vec<Vec<NewRow>>,
+    /// What it weighs in bytes, for the limits of the queue: some 64 per line, the copies of dead events, new events.
+    pub bytes: usize,
+}
+
+impl Prepared {
+    /// Works out texts and hashes of what it emits.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it emits into a lane that does not exist; when an event cannot be written as JSON.
+    pub fn new(mut flush: Flush, lanes: u16) -> Result<Self, Error> {
+        flush.check_lanes(lanes)?;
+        let dead = |d: &DeadLetter| d.event.event.data.as_ref().map_or(0, |data| data.len()) + 1_024;
+        let mut emitted = Vec::with_capacity(flush.bindings.len());
+        let mut bytes = 0;
+        for part in &mut flush.bindings {
+            let rows = take(&mut part.emitted).into_iter().map(NewRow::new).collect::<Result<Vec<_>, _>>()?;
+            bytes += (part.log.len() + part.owed.len()) * 64 + part.dead.iter().map(dead).sum::<usize>();
+            bytes += rows.iter().map(NewRow::bytes).sum::<usize>();
+            emitted.push(rows);
+        }
+        Ok(Self { flush, emitted, bytes })
+    }
 }
 
 /// Commits a flush, inside the group's transaction.
-pub(super) fn flush(book: &mut Book, flush: &Flush) -> Outcome<FlushOutcome> {
+pub(super) fn flush(book: &mut Book, prepared: &Prepared) -> Outcome<FlushOutcome> {
+    let flush = &prepared.flush;
     book.check_lane(flush.lane)?;
     let owned: bool = book
         .conn
@@ -34,12 +58,13 @@ pub(super) fn flush(book: &mut Book, flush: &Flush) -> Outcome<FlushOutcome> {
     }
     flush.check_once_each()?;
     let tail = tail(&book.conn, flush.lane)?;
-    for part in &flush.bindings {
+    for (part, emitted) in flush.bindings.iter().zip(&prepared.emitted) {
         let (before, counted_from) = checkpoint(&book.conn, flush.lane, part.binding)?;
         if part.version > before.version {
             part.check(&before, tail)?;
             let (flags, owes) = Default::default();
             Part { book, part, lane: flush.lane, before, counted_from, flags, owes }.apply()?;
+            emit(book, emitted, flush.at)?;
         }
     }
     Ok(FlushOutcome::Flushed)

@@ -128,7 +128,8 @@ impl Ledger for SqliteLedger {
     }
 
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error> {
-        self.write(Kind::Flush, flush::weight(&flush), move |book| flush::flush(book, &flush)).await
+        let flush = flush::Prepared::new(flush, self.shared.lanes)?;
+        self.write(Kind::Flush, flush.bytes, move |book| flush::flush(book, &flush)).await
     }
 
     async fn due(

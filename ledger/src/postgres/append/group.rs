@@ -14,7 +14,7 @@ use super::tried::Tried;
 use crate::append::QUARANTINED_BYTES;
 use crate::postgres::Shared;
 use crate::postgres::codec::{Columns, Item, Time, escape, sig};
-use crate::postgres::connect::Connection;
+use crate::postgres::connect::{Connection, Param};
 use crate::postgres::fault::{Fault, Outcome};
 use crate::postgres::names::Sources;
 use crate::{Appended, Error, PositionAdvance};
@@ -40,6 +40,19 @@ const CALLS: [(usize, &str); 3] = [
     $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)",
     ),
 ];
+
+/// A flush with an append after it, and the same with exceptions; how many arguments of the flush come before those of
+/// the append.
+const OUTBOX: (usize, &str, &str) = (
+    26,
+    "select bellwire.outbox_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42,
+    $43, $44, $45, $46, $47, $48, $49, $50)",
+    "select bellwire.outbox_{g}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42,
+    $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65,
+    $66, $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79)",
+);
 
 /// The answer of a call.
 pub(super) enum Told {
@@ -215,6 +228,70 @@ impl<'a> Group<'a> {
         told(&rows, &events)
     }
 
+    /// Sends a flush with its own arguments, and the group, of one append without positions, as what it emits; see
+    /// `migrations/postgres/0010_outbox.sql`.
+    ///
+    /// # Errors
+    /// As [`Group::send`], and refusals of the flush.
+    pub async fn send_with_flush(
+        &self,
+        shared: &Shared,
+        flush: Vec<Param<'_>>,
+        generation: i32,
+    ) -> Outcome<Told> {
+        let ids: Vec<Uuid> = self.jobs.iter().map(Job::id).collect();
+        let numbers: Vec<i16> = self.lanes.keys().map(|lane| i16::try_from(*lane).unwrap_or(0)).collect();
+        let counts: Vec<i32> = self.lanes.values().map(|events| int(events.len())).collect();
+        let columns = Columns::new(&self.items);
+        let sigs = self.sigs();
+        let hashes = self.hashes();
+        let buckets = shared.appenders.buckets.live();
+        let duplicates = self.duplicates();
+        let (before, plain, whole) = OUTBOX;
+        let emitted: [Param<'_>; 24] = [
+            (&Time(self.now), Type::TIMESTAMPTZ),
+            (&self.history, Type::INT4),
+            (&ids, Type::UUID_ARRAY),
+            (&numbers, Type::INT2_ARRAY),
+            (&counts, Type::INT4_ARRAY),
+            (&columns.sources, Type::INT4_ARRAY),
+            (&columns.types, Type::TEXT_ARRAY),
+            (&columns.ids, Type::TEXT_ARRAY),
+            (&columns.keys, Type::TEXT_ARRAY),
+            (&columns.attributes, Type::TEXT_ARRAY),
+            (&columns.metas, Type::TEXT_ARRAY),
+            (&columns.data, Type::BYTEA_ARRAY),
+            (&sigs, Type::BYTEA_ARRAY),
+            (&&buckets[..], Type::INT4_ARRAY),
+            (&hashes.as_ref().map(|h| &h.hashes), Type::UUID_ARRAY),
+            (&hashes.as_ref().map(|h| &h.lanes), Type::INT2_ARRAY),
+            (&hashes.as_ref().map(|h| &h.offsets), Type::INT4_ARRAY),
+            (&hashes.as_ref().map(|h| &h.until), Type::TIMESTAMPTZ_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.parts), Type::INT4_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.events), Type::INT4_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.sources), Type::INT4_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.ids), Type::TEXT_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.lanes), Type::INT2_ARRAY),
+            (&duplicates.as_ref().map(|d| &d.seqs), Type::INT8_ARRAY),
+        ];
+        let mut params: Vec<Param<'_>> = flush;
+        let sql = if params.len() > before { whole } else { plain };
+        let exceptions = params.split_off(before.min(params.len()));
+        params.extend(emitted);
+        params.extend(exceptions);
+        let answer = shared.flushes.call(&shared.sql_in(sql, generation), &params).await;
+        let events = hashes.map(|h| h.events).unwrap_or_default();
+        match answer {
+            Ok(rows) => told(&rows, &events),
+            Err(fault) if fault.code() == "BW004" => {
+                let answer: Vec<i64> =
+                    fault.detail().split(' ').filter_map(|number| number.parse().ok()).collect();
+                meaning(&answer, &events)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// How many events of each append go to each lane; left out for one append.
     fn parts(&self) -> Option<Vec<i32>> {
         let jobs = self.jobs.len();
@@ -381,9 +458,13 @@ fn told(rows: &[Row], events: &[(usize, usize)]) -> Outcome<Told> {
         Some(row) => row.try_get(0)?,
         None => Vec::new(),
     };
+    meaning(&answer, events)
+}
+
+fn meaning(answer: &[i64], events: &[(usize, usize)]) -> Outcome<Told> {
     // Numbers from 1.
     let index = |n: i64| usize::try_from(n - 1).ok();
-    match &answer[..] {
+    match answer {
         [0, at, firsts @ ..] => Ok(Told::Stored { at: Timestamp::from_micros(*at), firsts: firsts.to_vec() }),
         [1, present @ ..] => Ok(Told::Present(present.iter().filter_map(|n| index(*n)).collect())),
         [2, hits @ ..] => {

@@ -11,6 +11,7 @@
 
 mod appender;
 mod buckets;
+mod emission;
 mod group;
 mod job;
 mod present;
@@ -27,6 +28,8 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use crate::{Append, Appended, Error};
+pub(super) use emission::Emission;
+
 use appender::Appender;
 use buckets::Buckets;
 use job::Job;
@@ -71,6 +74,14 @@ impl Appenders {
     /// When the database cannot be asked.
     pub async fn rewind(&self, shared: &Shared) -> Result<(), Error> {
         self.memory.load_tails(shared).await?;
+        self.buckets.load(shared).await
+    }
+
+    /// Asks which dedup buckets there are.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn reload(&self, shared: &Shared) -> Result<(), Error> {
         self.buckets.load(shared).await
     }
 

@@ -169,7 +169,7 @@ async fn begin(
 }
 
 /// Numbers for all names in a group.
-async fn names(shared: &Shared, jobs: &[Job], history: i32) -> Result<Named, Error> {
+pub(super) async fn names(shared: &Shared, jobs: &[Job], history: i32) -> Result<Named, Error> {
     let mut sources = Vec::new();
     for job in jobs {
         let events = job.append.events.iter().map(|new| &new.source);

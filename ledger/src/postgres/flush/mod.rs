@@ -1,6 +1,6 @@
 //! Flush: what the bindings of a lane did, in one call, fenced by the lane's epoch.
 //!
-//! A flush without dead letters is answered before it is durable; `kept.rs` says why none of it is lost all the same.
+//! A flush without dead letters, with which no event goes out, is answered before it is durable; `kept.rs` says why none of it is lost all the same.
 //! What a flush does to the accounts is worked out here (`plan.rs`) as far as the cursor passes places for the first
 //! time, and in the database for the others. Nothing here decides about deliveries.
 //!
@@ -19,15 +19,16 @@ use postgres_types::Type;
 use tokio_postgres::Row;
 
 use super::Shared;
+use super::append::Emission;
 use super::fault::{Fault, misread};
-use crate::{Checkpoint, Error, Flush, FlushOutcome};
+use crate::{BindingFlush, Checkpoint, Error, Flush, FlushOutcome};
 use kept::{Asked, LaneMemory, Stands};
-use plan::{Plan, SharedPlan, Stand};
+use plan::{SharedPlan, Stand};
 
 pub(super) use exceptions::Debts;
 pub(super) use kept::Deliveries;
 pub(super) use lines::{BLOCK, error_of, error_text, lines_at, offset};
-pub(super) use plan::{big, number, place};
+pub(super) use plan::{Plan, big, number, place};
 
 /// How often a flush begins anew because the database says that what we knew is out of date.
 const ROUNDS: usize = 8;
@@ -49,6 +50,7 @@ pub(super) fn lane_number(lane: Lane) -> i16 {
 pub(super) async fn flush(shared: &Shared, flush: Flush) -> Result<FlushOutcome, Error> {
     shared.check_writable()?;
     check_lane(shared, flush.lane)?;
+    flush.check_lanes(shared.lanes)?;
     let memory = shared.deliveries.lane(flush.lane);
     let mut stands = memory.turn.lock().await;
     if stands.epoch == flush.epoch {
@@ -209,19 +211,42 @@ impl Run<'_> {
             if self.memory.is_overdue() {
                 self.confirm().await?;
             }
-            if let Some(outcome) = self.attempt(plan).await? {
+            let emission = self.emission().await?;
+            if let Some(outcome) = self.attempt(plan, emission).await? {
                 return Ok(outcome);
             }
         }
         Err(Error::Unavailable(format!("the checkpoints of lane {} do not come to rest", self.flush.lane)))
     }
 
+    /// What goes out with the flush: the events of the parts that were not flushed before.
+    async fn emission(&self) -> Result<Option<Emission>, Error> {
+        let new = |part: &&BindingFlush| {
+            self.stands.known.get(&part.binding).is_some_and(|s| part.version > s.checkpoint.version)
+        };
+        let parts = self.flush.bindings.iter().filter(new);
+        let events: Vec<_> = parts.flat_map(|part| part.emitted.iter().cloned()).collect();
+        if events.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Emission::new(self.shared, events, self.flush.at).await?))
+    }
+
     /// Sends a flush and minds the answer; `None` when it must begin anew.
-    async fn attempt(&mut self, plan: SharedPlan) -> Result<Option<FlushOutcome>, Error> {
+    async fn attempt(
+        &mut self,
+        plan: SharedPlan,
+        emission: Option<Emission>,
+    ) -> Result<Option<FlushOutcome>, Error> {
         // Until the answer is here nobody knows where the bindings stand, also when this future is dropped.
         let before = std::mem::take(&mut self.stands.known);
         self.stands.pending = Some(plan.clone());
-        let Err(fault) = send(self.shared, &plan).await else {
+        let emits = emission.is_some();
+        let sent = match emission {
+            None => send(self.shared, &plan).await,
+            Some(mut emission) => emission.send(self.shared, self.shared.generation(), &plan).await,
+        };
+        let Err(fault) = sent else {
             self.stands.pending = None;
             self.done(plan, before);
             return Ok(Some(FlushOutcome::Flushed));
@@ -238,6 +263,10 @@ impl Run<'_> {
             }
             "BW011" => self.mend(&fault).await,
             "BW012" => Ok(None),
+            // What its append can meet: a new dedup bucket, another server, the same dedup key at the same moment.
+            "BW003" => self.shared.appenders.reload(self.shared).await.map(|()| None),
+            "BW008" => self.shared.follow(fault.detail().parse().unwrap_or(0)).await.map(|()| None),
+            "23505" if emits => Ok(None),
             "BW013" => self.judge().await,
             _ => Err(fault.into()),
         }
@@ -290,7 +319,7 @@ impl Run<'_> {
 
     /// What is wrong with a flush, in the order of the contract: fenced, unknown bindings, what breaks the accounts.
     async fn judge(&mut self) -> Result<Option<FlushOutcome>, Error> {
-        let Flush { lane, epoch, bindings } = self.flush;
+        let Flush { lane, epoch, bindings, .. } = self.flush;
         let sql = self.shared.sql("select owned, tail from bellwire.lane_now($1, $2)");
         let params = [(&lane_number(*lane) as _, Type::INT2), (&i64::from(epoch.0) as _, Type::INT8)];
         let rows = self.shared.flushes.ask(&sql, &params).await?;

@@ -29,7 +29,7 @@ pub(in crate::postgres) struct Stand {
 #[derive(Debug)]
 pub(in crate::postgres) struct Plan {
     pub epoch: Epoch,
-    /// It holds dead letters: answered when it is durable.
+    /// It holds dead letters, or events go out with it: answered when it is durable.
     pub strict: bool,
     /// What it weighs in memory, bytes, about.
     pub bytes: usize,
@@ -65,7 +65,7 @@ impl Plan {
         flush.check_once_each()?;
         let mut plan = Self {
             epoch: flush.epoch,
-            strict: flush.bindings.iter().any(|part| !part.dead.is_empty()),
+            strict: flush.bindings.iter().any(|part| !part.dead.is_empty() || !part.emitted.is_empty()),
             bytes: 0,
             bindings: Vec::with_capacity(flush.bindings.len()),
             versions: Vec::new(),
@@ -148,6 +148,12 @@ impl Plan {
 
     /// The statement, with `{g}` for the generation, and its arguments.
     pub fn call(&self) -> (&'static str, Vec<Param<'_>>) {
+        let sql = if self.exceptions.is_empty() { PLAIN } else { WHOLE };
+        (sql, self.params())
+    }
+
+    /// The arguments alone; those of exceptions come last, and are left out where there is none.
+    pub fn params(&self) -> Vec<Param<'_>> {
         let mut params: Vec<Param<'_>> = vec![
             (&self.lane_number, Type::INT2),
             (&self.epoch_number, Type::INT8),
@@ -163,11 +169,10 @@ impl Plan {
             (&self.ended, Type::INT8_ARRAY),
         ];
         self.lines.push(&mut params);
-        if self.exceptions.is_empty() {
-            return (PLAIN, params);
+        if !self.exceptions.is_empty() {
+            self.exceptions.push(&mut params);
         }
-        self.exceptions.push(&mut params);
-        (WHOLE, params)
+        params
     }
 
     /// Whether a part of this binding is in it, with its version.

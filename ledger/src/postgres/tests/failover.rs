@@ -94,7 +94,7 @@ async fn insist(ledger: &PostgresLedger, append: &Append) -> Appended {
 fn delivers(binding: BindingId, epoch: Epoch, version: u64, from: u64, upto: u64) -> Flush {
     let part = share(binding, version, upto);
     let part = (from + 1..=upto).fold(part, |part, seq| part.ends(seq, FinalState::Delivered));
-    Flush { lane: L1, epoch, bindings: vec![part] }
+    Flush { lane: L1, epoch, at: at(0), bindings: vec![part] }
 }
 
 fn moves(id: &str, shard: &str, expected: u64) -> Append {

@@ -93,7 +93,7 @@ impl World {
     }
 
     fn with(&self, part: crate::BindingFlush) -> Flush {
-        Flush { lane: L1, epoch: self.epoch, bindings: vec![part] }
+        Flush { lane: L1, epoch: self.epoch, at: at(0), bindings: vec![part] }
     }
 
     async fn flush(&mut self, places: u64) {
@@ -330,7 +330,7 @@ async fn steal(ledger: PostgresLedger, binding: BindingId, own: ControllerId) ->
                 part = part.ends(seq, FinalState::Delivered);
             }
             mark = Seq(upto);
-            let flush = Flush { lane: L1, epoch, bindings: vec![part] };
+            let flush = Flush { lane: L1, epoch, at: at(0), bindings: vec![part] };
             if ledger.flush(flush).await.unwrap() == FlushOutcome::Fenced {
                 fenced += 1;
                 break;

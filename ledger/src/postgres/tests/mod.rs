@@ -11,6 +11,7 @@ mod histories;
 mod looking;
 mod odd;
 mod opening;
+mod outbox;
 mod people;
 mod pooler;
 mod settings;

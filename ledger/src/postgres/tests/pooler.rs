@@ -114,7 +114,7 @@ async fn server_processes_behind_the_pooler_end() {
             let part = (mark + 1..=tail.0)
                 .fold(share(binding, version, tail.0), |part, seq| part.ends(seq, FinalState::Delivered));
             mark = tail.0;
-            let flush = Flush { lane: L1, epoch, bindings: vec![part] };
+            let flush = Flush { lane: L1, epoch, at: at(0), bindings: vec![part] };
             loop {
                 match ana.flush(flush.clone()).await {
                     Ok(outcome) => break assert_eq!(outcome, FlushOutcome::Flushed),
