@@ -19,6 +19,8 @@ mod meter;
 pub mod object_store;
 pub mod outlets;
 mod pump;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 mod refusals;
 mod registry;
 pub mod rules;

@@ -11,6 +11,9 @@ use bellwire_schemas::outlet::Outlet;
 /// When the settings cannot work, or the program was built without this kind.
 pub fn open(destination: &Destination) -> Result<Arc<dyn Outlet>, String> {
     match destination {
+        #[cfg(feature = "rabbitmq")]
+        Destination::Rabbitmq(rabbitmq) => crate::rabbitmq::open_outlet(rabbitmq),
+        #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
         Destination::Kafka(_) | Destination::Rabbitmq(_) | Destination::Sqs(_) => {
             Err(format!("this program was built without `{}`", destination.word()))
         }

@@ -68,6 +68,9 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
         SourceKind::S3 { via: None, .. } => Ok(Opened::Bucket),
         SourceKind::S3 { via: Some(_), .. } => Err("notifications by way of a broker are not built".into()),
         SourceKind::Schedule(schedule) => timer::open(spec, schedule),
+        #[cfg(feature = "rabbitmq")]
+        SourceKind::Rabbitmq(rabbitmq) => crate::rabbitmq::open(spec, rabbitmq),
+        #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
         SourceKind::Kafka(_) | SourceKind::Rabbitmq(_) | SourceKind::Sqs(_) => {
             Err(format!("this program was built without `{}`", spec.kind.word()))
         }

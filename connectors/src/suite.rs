@@ -76,8 +76,12 @@ pub(crate) fn post(path: &str, headers: &[(&'static str, &str)], body: impl Into
     }
 }
 
-/// What the suite needs of a pull connector: messages on demand, and a fresh connection to the same upstream.
-trait Rig {
+/// What the suite needs of a pull connector: messages on demand, numbered in order by their ids, and a fresh
+/// connection to the same upstream.
+pub(crate) trait Rig {
+    /// How long nothing must come before it counts as nothing; short where time is not paused.
+    const IDLE: Duration = Duration::from_secs(5);
+
     async fn produce(&mut self, count: usize);
     fn connect(&self) -> Box<dyn Connector>;
     /// Commits a batch as the intake does, and returns what it would confirm.
@@ -171,39 +175,46 @@ fn ids(batch: &Batch) -> Vec<String> {
 
 const LIMIT: Limit = Limit { items: 3, bytes: 1 << 20 };
 
-/// Everything the trait promises, on any connector.
-async fn keeps_the_contract(mut rig: impl Rig) {
+/// Everything the trait promises, on any connector. A batch is what is there, so one from a broker may be smaller than
+/// the limit, and may have grown when it comes again.
+pub(crate) async fn keeps_the_contract<R: Rig>(mut rig: R) {
     let mut connector = rig.connect();
-    let idle = tokio::time::timeout(Duration::from_secs(5), connector.receive(LIMIT)).await;
+    let idle = tokio::time::timeout(R::IDLE, connector.receive(LIMIT)).await;
     assert!(idle.is_err(), "nothing to receive, yet something came; and a receive was dropped");
 
     rig.produce(5).await;
     let first = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(first.parcels.len(), 3, "the limit holds");
+    assert!((1..=3).contains(&first.parcels.len()), "the limit holds");
     let again = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(ids(&again), ids(&first), "what was not confirmed comes again");
+    assert!(ids(&again).starts_with(&ids(&first)), "what was not confirmed comes again");
     connector.release(again.receipt, Release::Failed("test".into())).await;
     let released = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(ids(&released), ids(&first), "what was released comes again");
+    assert!(ids(&released).starts_with(&ids(&again)), "what was released comes again");
     drop(connector);
 
     let mut connector = rig.connect();
     let fresh = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(ids(&fresh), ids(&first), "a new connection gets what nobody confirmed");
+    assert_eq!(ids(&fresh)[0], ids(&first)[0], "a new connection gets what nobody confirmed");
     let committed = rig.commit(&fresh).await;
     connector.confirm(fresh.receipt, &committed).await.unwrap();
     let rest = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(rest.parcels.len(), 2);
     connector.confirm(fresh.receipt, &committed).await.unwrap();
     let same = connector.receive(LIMIT).await.unwrap();
-    assert_eq!(ids(&same), ids(&rest), "confirming twice confirms nothing else");
+    assert!(ids(&same).starts_with(&ids(&rest)), "confirming twice confirms nothing else");
     let mut order = ids(&fresh);
-    order.extend(ids(&rest));
-    assert!(order.is_sorted(), "order holds: {order:?}");
-
+    order.extend(ids(&same));
     let committed = rig.commit(&same).await;
     connector.confirm(same.receipt, &committed).await.unwrap();
-    let idle = tokio::time::timeout(Duration::from_secs(5), connector.receive(LIMIT)).await;
+    while order.len() < 5 {
+        let more = connector.receive(LIMIT).await.unwrap();
+        order.extend(ids(&more));
+        let committed = rig.commit(&more).await;
+        connector.confirm(more.receipt, &committed).await.unwrap();
+    }
+    assert_eq!(order.len(), 5);
+    assert!(order.is_sorted(), "order holds: {order:?}");
+
+    let idle = tokio::time::timeout(R::IDLE, connector.receive(LIMIT)).await;
     assert!(idle.is_err(), "everything is confirmed");
 }
 
