@@ -37,6 +37,9 @@ pub trait Connector: Send + 'static {
     /// The batch is not durable: forget it, so that it comes again.
     async fn release(&mut self, receipt: Receipt, why: Release);
 
+    /// The source ends: give back what was not committed, within a few seconds. Nothing is called afterwards.
+    async fn close(&mut self) {}
+
     /// What is wrong although messages come: a partition that halted, a queue that is gone. Asked after every
     /// batch; the source is shown as failing while there is something.
     fn complaint(&self) -> Option<String> {

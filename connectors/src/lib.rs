@@ -25,6 +25,8 @@ mod refusals;
 mod registry;
 pub mod rules;
 pub mod samples;
+#[cfg(feature = "sqs")]
+pub mod sqs;
 pub mod timer;
 pub mod topic;
 pub mod webhook;

@@ -13,6 +13,8 @@ pub fn open(destination: &Destination) -> Result<Arc<dyn Outlet>, String> {
     match destination {
         #[cfg(feature = "rabbitmq")]
         Destination::Rabbitmq(rabbitmq) => crate::rabbitmq::open_outlet(rabbitmq),
+        #[cfg(feature = "sqs")]
+        Destination::Sqs(queue) => crate::sqs::open_outlet(queue),
         #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
         Destination::Kafka(_) | Destination::Rabbitmq(_) | Destination::Sqs(_) => {
             Err(format!("this program was built without `{}`", destination.word()))

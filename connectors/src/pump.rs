@@ -15,6 +15,8 @@ use crate::rules::{Ruled, quarantine, rule};
 /// Pauses after a failure of the upstream or the ledger: doubling between these bounds.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a connector may take to give back what it holds.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a pull source until told to stop. A connector that breaks down is noted and made anew after a pause; what it
 /// had not confirmed comes again.
@@ -52,7 +54,7 @@ async fn run(
     loop {
         let received = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             received = connector.receive(limit) => received,
         };
         let error = match received {
@@ -66,11 +68,13 @@ async fn run(
         tracing::warn!(%source, %error, "intake pauses");
         appender.meter.failing(&source, error, appender.clock.now());
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    // What is not given back in time comes again by itself.
+    let _ = tokio::time::timeout(FAREWELL, connector.close()).await;
 }
 
 async fn step(

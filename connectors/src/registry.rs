@@ -70,6 +70,8 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
         SourceKind::Schedule(schedule) => timer::open(spec, schedule),
         #[cfg(feature = "rabbitmq")]
         SourceKind::Rabbitmq(rabbitmq) => crate::rabbitmq::open(spec, rabbitmq),
+        #[cfg(feature = "sqs")]
+        SourceKind::Sqs(sqs) => crate::sqs::open(spec, sqs),
         #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
         SourceKind::Kafka(_) | SourceKind::Rabbitmq(_) | SourceKind::Sqs(_) => {
             Err(format!("this program was built without `{}`", spec.kind.word()))
