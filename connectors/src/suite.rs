@@ -76,17 +76,12 @@ pub(crate) fn post(path: &str, headers: &[(&'static str, &str)], body: impl Into
     }
 }
 
-<<<<<<< HEAD
 /// What the suite needs of a pull connector: messages on demand, numbered in order by their ids, and a fresh
 /// connection to the same upstream.
 pub(crate) trait Rig {
     /// How long nothing must come before it counts as nothing; short where time is not paused.
     const IDLE: Duration = Duration::from_secs(5);
 
-=======
-/// What the suite needs of a pull connector: messages on demand, and a fresh connection to the same upstream.
-pub(crate) trait Rig {
->>>>>>> 54385fd (feat(connectors): sqs sources and destinations: deleted after the commit, kept invisible only until then)
     async fn produce(&mut self, count: usize);
     fn connect(&self) -> Box<dyn Connector>;
     /// Commits a batch as the intake does, and returns what it would confirm.
@@ -180,14 +175,9 @@ fn ids(batch: &Batch) -> Vec<String> {
 
 const LIMIT: Limit = Limit { items: 3, bytes: 1 << 20 };
 
-<<<<<<< HEAD
 /// Everything the trait promises, on any connector. A batch is what is there, so one from a broker may be smaller than
 /// the limit, and may have grown when it comes again.
 pub(crate) async fn keeps_the_contract<R: Rig>(mut rig: R) {
-=======
-/// Everything the trait promises, on any connector.
-pub(crate) async fn keeps_the_contract(mut rig: impl Rig) {
->>>>>>> 54385fd (feat(connectors): sqs sources and destinations: deleted after the commit, kept invisible only until then)
     let mut connector = rig.connect();
     let idle = tokio::time::timeout(R::IDLE, connector.receive(LIMIT)).await;
     assert!(idle.is_err(), "nothing to receive, yet something came; and a receive was dropped");
