@@ -103,6 +103,12 @@ pub struct SqsAttribute {
     /// The bytes in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary_value: Option<String>,
+    /// Lists of texts, which SQS's interface has and SQS itself does not use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub string_list_values: Vec<String>,
+    /// Lists of bytes in base64, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binary_list_values: Vec<String>,
 }
 
 /// As `Event::meta` keeps it.

@@ -1,9 +1,10 @@
 //! What a function receives: the event in the form that its `format` asks for. Pure; bytes of a payload are passed on
 //! as they came wherever the format allows.
 //!
-//! `lambda.rs` rebuilds what AWS would have sent, `conformance.rs` judges it against samples. Which source gets which
+//! `lambda.rs` and `brokers.rs` rebuild what AWS would have sent, `conformance/` judges it against samples. Which source gets which
 //! form, and why, is written down in `docs/decisions/0006-event-shapes.md`.
 
+mod brokers;
 pub mod conformance;
 mod lambda;
 
@@ -39,12 +40,14 @@ pub enum Receiver {
     Endpoint,
 }
 
-/// Shapes an event. `kind` is the word of its source (`s3`, `schedule`, `topic`, `webhook`), `None` when the source is
-/// not configured any more.
+/// Shapes an event. `kind` is the word of its source (`kafka`, `s3`, `topic` and so on), `None` when the source is not
+/// configured any more.
 pub fn shape(stored: &StoredEvent, kind: Option<&str>, format: Format, receiver: Receiver) -> Shaped {
     let event = stored.event.as_ref();
     match format {
-        Format::Lambda => match lambda::aws_event(event, kind, &Account::default()) {
+        // What a binding sent to a function is what Lambda would send it: the record itself.
+        Format::Lambda if kind == Some("outbox") => data_only(event, receiver),
+        Format::Lambda => match lambda::aws_event(&[event], kind, &Account::default()) {
             Some(payload) => json(payload),
             None => structured(event, receiver),
         },

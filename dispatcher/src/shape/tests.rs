@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bellwire_schemas::meta::{KafkaMeta, RabbitmqMeta, SqsAttribute, SqsMeta};
 use bellwire_schemas::{Address, Lane, Seq, SourceName, Timestamp};
 use serde_json::json;
 
@@ -35,6 +36,148 @@ fn s3_records_pass_byte_for_byte() {
     let expected = [b"{\"Records\":[".as_slice(), record, b"]}"].concat();
     assert_eq!(shaped.payload, expected);
     assert_eq!(shaped.content_type, "application/json");
+}
+
+/// An event with the metadata that its connector keeps.
+fn message(kind: &str, subject: Option<&str>, data: &[u8], meta: &impl serde::Serialize) -> StoredEvent {
+    let mut event = stored(Some(data), None);
+    let inner = Arc::make_mut(&mut event.event);
+    (inner.kind, inner.subject) = (kind.into(), subject.map(Into::into));
+    inner.meta = bellwire_schemas::meta::to_map(meta);
+    event
+}
+
+fn lambda(event: &StoredEvent, kind: &str) -> Value {
+    value(&shape(event, Some(kind), Format::Lambda, Receiver::Worker))
+}
+
+#[test]
+fn a_kafka_record_is_one_of_a_self_managed_cluster() {
+    let meta = KafkaMeta {
+        topic: "orders".into(),
+        partition: 3,
+        offset: 99_120,
+        timestamp: Some(1_545_084_650_987),
+        timestamp_type: Some("CREATE_TIME".into()),
+        headers: [("trace".to_owned(), "é".to_owned())].into_iter().collect(),
+        bootstrap_servers: "k1:9092,k2:9092".into(),
+        ..KafkaMeta::default()
+    };
+    let shaped = lambda(&message("kafka.record", Some("8812"), b"{\"n\": 1.0}", &meta), "kafka");
+    assert_eq!(
+        shaped,
+        json!({
+            "eventSource": "SelfManagedKafka", "bootstrapServers": "k1:9092,k2:9092",
+            "records": {"orders-3": [{
+                "topic": "orders", "partition": 3, "offset": 99_120, "timestamp": 1_545_084_650_987_u64,
+                "timestampType": "CREATE_TIME", "key": "ODgxMg==", "value": "eyJuIjogMS4wfQ==",
+                "headers": [{"trace": [-61, -87]}],
+            }]},
+        })
+    );
+    // Without key and value there are none, rather than empty ones; all headers count, in their order.
+    let bare = KafkaMeta {
+        topic: "orders".into(),
+        tombstone: true,
+        raw_headers: vec![
+            ("b".into(), Some("AA==".into())),
+            ("a".into(), None),
+            ("b".into(), Some("/w==".into())),
+        ],
+        ..KafkaMeta::default()
+    };
+    let record = &lambda(&message("kafka.record", None, b"", &bare), "kafka")["records"]["orders-0"][0];
+    assert_eq!((record.get("key"), record.get("value")), (None, None));
+    assert_eq!(record["headers"], json!([{"b": [0]}, {"a": []}, {"b": [-1]}]));
+    // A CloudEvent's subject is no key; in structured mode, the value is the whole event again.
+    let cloud = KafkaMeta {
+        headers: [("content-type".to_owned(), "application/cloudevents+json".to_owned())]
+            .into_iter()
+            .collect(),
+        ..meta
+    };
+    let record =
+        &lambda(&message("order.created", Some("o/1"), b"{}", &cloud), "kafka")["records"]["orders-3"][0];
+    assert_eq!(record.get("key"), None);
+    let value: Value =
+        serde_json::from_slice(&BASE64.decode(record["value"].as_str().unwrap()).unwrap()).unwrap();
+    assert_eq!((&value["specversion"], &value["subject"]), (&json!("1.0"), &json!("o/1")));
+}
+
+#[test]
+fn a_rabbitmq_message_is_one_of_amazon_mq() {
+    let map = |value: Value| value.as_object().unwrap().clone();
+    let meta = RabbitmqMeta {
+        queue: "pizza".into(),
+        vhost: "/".into(),
+        redelivered: true,
+        properties: map(json!({"contentType": "text/plain", "timestamp": 2021, "messageId": "m1"})),
+        headers: map(json!({
+            "text": "v1", "number": 10, "raw": {"base64": "/w=="}, "when": {"timestamp": 0},
+            "x-death": [{"count": 1, "queue": "q"}],
+        })),
+        ..RabbitmqMeta::default()
+    };
+    let shaped = lambda(&message("rabbitmq.message", None, b"hi", &meta), "rabbitmq");
+    assert_eq!(shaped["eventSource"], "aws:rmq");
+    let arn = "arn:aws:mq:us-east-1:000000000000:broker:rabbitmq:b-00000000-0000-0000-0000-000000000000";
+    assert_eq!(shaped["eventSourceArn"], arn);
+    assert_eq!(
+        shaped["rmqMessagesByQueue"]["pizza::/"],
+        json!([{
+            "basicProperties": {
+                "contentType": "text/plain", "contentEncoding": null, "deliveryMode": 1, "priority": 0,
+                "correlationId": null, "replyTo": null, "expiration": null, "messageId": "m1",
+                "timestamp": "Jan 1, 1970, 12:33:41 AM", "type": null, "userId": null, "appId": null,
+                "clusterId": null, "bodySize": 2,
+                "headers": {
+                    "text": {"bytes": [118, 49]}, "number": 10, "raw": {"bytes": [-1]},
+                    "when": "Jan 1, 1970, 12:00:00 AM",
+                    "x-death": [{"count": 1, "queue": {"bytes": [113]}}],
+                },
+            },
+            "redelivered": true, "data": "aGk=",
+        }])
+    );
+}
+
+#[test]
+fn an_sqs_message_is_a_record() {
+    let meta = SqsMeta {
+        message_id: "m".into(),
+        receipt_handle: "r".into(),
+        attributes: [("MessageGroupId".to_owned(), "g".to_owned())].into_iter().collect(),
+        message_attributes: [(
+            "n".to_owned(),
+            SqsAttribute {
+                data_type: "Number".into(),
+                string_value: Some("1".into()),
+                ..SqsAttribute::default()
+            },
+        )]
+        .into_iter()
+        .collect(),
+        md5_of_body: Some("md5".into()),
+        queue_arn: "arn:aws:sqs:eu-central-1:1:q.fifo".into(),
+        region: "eu-central-1".into(),
+        ..SqsMeta::default()
+    };
+    assert_eq!(
+        lambda(&message("sqs.message", Some("g"), b"{\"a\":1}", &meta), "sqs"),
+        json!({"Records": [{
+            "messageId": "m", "receiptHandle": "r", "body": "{\"a\":1}", "attributes": {"MessageGroupId": "g"},
+            "messageAttributes": {"n": {
+                "stringValue": "1", "stringListValues": [], "binaryListValues": [], "dataType": "Number"
+            }},
+            "md5OfBody": "md5", "eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:eu-central-1:1:q.fifo",
+            "awsRegion": "eu-central-1",
+        }]})
+    );
+}
+
+#[test]
+fn what_is_sent_to_a_function_is_the_record_itself() {
+    assert_eq!(lambda(&stored(Some(b"{\"version\":\"1.0\"}"), None), "outbox"), json!({"version": "1.0"}));
 }
 
 #[test]
