@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bellwire_ledger::StoredEvent;
 use bellwire_schemas::api::SendRequest;
+use bellwire_schemas::meta::{self, KafkaMeta, RabbitmqMeta, SqsMeta};
 use bellwire_schemas::service::{Secret, SourceKind, SourceSpec, Verify, WebhookSpec};
 use bellwire_schemas::{Address, Lane, Seq, SourceName, Timestamp};
 use bytes::Bytes;
@@ -73,7 +74,8 @@ pub fn sample_body(kind: &SourceKind, number: u32, now: Timestamp) -> Option<Val
     }
 }
 
-/// A stored event as the first sample of a kind (`s3`, `schedule`, `webhook`, `topic`) would be.
+/// A stored event as the first sample of a kind (`kafka`, `rabbitmq`, `sqs`, `s3`, `schedule`, `webhook`, `topic`) would
+/// be.
 pub fn sample_event(kind: &str, now: Timestamp) -> Option<StoredEvent> {
     let source = SourceName::new(format!("{kind}.sample"));
     let mut draft = match kind {
@@ -97,6 +99,7 @@ pub fn sample_event(kind: &str, now: Timestamp) -> Option<StoredEvent> {
             let body = sample_body(&SourceKind::Webhook(spec), 0, now)?;
             plain("webhook:/sample", webhook::envelope::PLAIN_TYPE, &body)
         }
+        "kafka" | "rabbitmq" | "sqs" => message(kind, now),
         _ => None,
     }?;
     if draft.event.id.is_empty() {
@@ -123,6 +126,62 @@ fn plain(source: &str, kind: &str, body: &Value) -> Option<Draft> {
         ..bellwire_schemas::Event::default()
     };
     Some(Draft { event, ..Draft::default() })
+}
+
+/// A message of a broker: an order, with the metadata that the connector would keep.
+fn message(kind: &str, now: Timestamp) -> Option<Draft> {
+    let body = json!({ "order_id": "o-1", "status": "NEW", "total": 12.5 });
+    let mut draft = match kind {
+        "kafka" => plain("kafka:sample", "kafka.record", &body),
+        "rabbitmq" => plain("rabbitmq:sample", "rabbitmq.message", &body),
+        _ => plain("sqs:sample", "sqs.message", &body),
+    }?;
+    let millis = now.millis();
+    draft.event.meta = match kind {
+        "kafka" => {
+            draft.event.id = "sample/0/0".into();
+            draft.event.subject = Some("o-1".into());
+            draft.key = Some("o-1".into());
+            meta::to_map(&KafkaMeta {
+                topic: "sample".into(),
+                timestamp: Some(millis),
+                timestamp_type: Some("CREATE_TIME".into()),
+                bootstrap_servers: "localhost:9092".into(),
+                ..KafkaMeta::default()
+            })
+        }
+        "rabbitmq" => {
+            draft.event.subject = Some("order.created".into());
+            let properties = json!({
+                "contentType": JSON, "deliveryMode": 2, "messageId": Uuid::now_v7().to_string(), "timestamp": millis / 1000,
+            });
+            meta::to_map(&RabbitmqMeta {
+                queue: "sample".into(),
+                vhost: "/".into(),
+                routing_key: "order.created".into(),
+                properties: properties.as_object().cloned().unwrap_or_default(),
+                ..RabbitmqMeta::default()
+            })
+        }
+        _ => {
+            draft.event.id = Uuid::now_v7().to_string();
+            let attributes = [
+                ("ApproximateReceiveCount", "1".to_owned()),
+                ("ApproximateFirstReceiveTimestamp", millis.to_string()),
+                ("SentTimestamp", millis.to_string()),
+                ("SenderId", "sample".to_owned()),
+            ];
+            meta::to_map(&SqsMeta {
+                message_id: draft.event.id.clone(),
+                receipt_handle: "sample".into(),
+                attributes: attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                queue_arn: "arn:aws:sqs:us-east-1:000000000000:sample".into(),
+                region: "us-east-1".into(),
+                ..SqsMeta::default()
+            })
+        }
+    };
+    Some(draft)
 }
 
 fn path(kind: &SourceKind) -> Option<String> {
@@ -209,5 +268,25 @@ fn slack(number: u32, now: Timestamp) -> Value {
 fn set(request: &mut DoorRequest, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {
         request.headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_but_the_outbox_has_a_sample_event() {
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        for kind in ["kafka", "rabbitmq", "sqs", "s3", "schedule", "webhook", "topic"] {
+            let event = sample_event(kind, now).unwrap_or_else(|| panic!("{kind} has no sample")).event;
+            assert!(event.data_json().is_some() && !event.id.is_empty(), "{kind}: {event:?}");
+        }
+        let meta = |kind: &str| sample_event(kind, now).unwrap().event.meta.clone();
+        let kafka: KafkaMeta = meta::from_map(&meta("kafka")).unwrap();
+        assert_eq!(kafka.timestamp, Some(1_800_000_000_000));
+        assert!(meta::from_map::<RabbitmqMeta>(&meta("rabbitmq")).is_some());
+        assert!(meta::from_map::<SqsMeta>(&meta("sqs")).is_some());
+        assert!(sample_event("outbox", now).is_none());
     }
 }

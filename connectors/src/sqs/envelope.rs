@@ -105,6 +105,8 @@ fn attribute(value: &MessageAttributeValue) -> SqsAttribute {
         data_type: value.data_type.clone(),
         string_value: value.string_value.clone(),
         binary_value: value.binary_value.as_ref().map(|bytes| STANDARD.encode(bytes)),
+        string_list_values: value.string_list_values.clone().unwrap_or_default(),
+        binary_list_values: value.binary_list_values().iter().map(|bytes| STANDARD.encode(bytes)).collect(),
     }
 }
 

@@ -100,7 +100,7 @@ impl App {
         self.declared().functions.get(name).cloned()
     }
 
-    /// The kind word of a source: `s3`, `schedule`, `webhook`, `topic`.
+    /// The kind word of a source: `kafka`, `s3`, `topic` and so on.
     pub fn source_kind(&self, name: &SourceName) -> Option<&'static str> {
         self.declared().kinds.get(name).copied()
     }

@@ -46,7 +46,7 @@ pub async fn invoke(
         }
         InvocationRequest { event: None, address: None, sample: Some(kind) } => {
             let stored = app.intake.sample_event(&kind).ok_or_else(|| {
-                Problem::bad_request(format!("`{kind}` has no sample: s3, schedule, webhook or topic"))
+                Problem::bad_request(format!("`{kind}` has no sample: kafka, rabbitmq, sqs, s3, schedule, webhook or topic"))
                     .pointer("/sample")
             })?;
             shape::shape(&stored, Some(kind.as_str()), format, receiver)
