@@ -13,6 +13,8 @@ pub mod contract;
 pub mod door;
 mod inbox;
 pub mod intake;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 mod message;
 mod meter;

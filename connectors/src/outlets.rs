@@ -11,6 +11,8 @@ use bellwire_schemas::outlet::Outlet;
 /// When the settings cannot work, or the program was built without this kind.
 pub fn open(destination: &Destination) -> Result<Arc<dyn Outlet>, String> {
     match destination {
+        #[cfg(feature = "kafka")]
+        Destination::Kafka(kafka) => crate::kafka::open_outlet(kafka),
         #[cfg(feature = "rabbitmq")]
         Destination::Rabbitmq(rabbitmq) => crate::rabbitmq::open_outlet(rabbitmq),
         #[cfg(feature = "sqs")]

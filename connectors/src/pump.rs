@@ -17,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a connector may take to give back what it holds.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// While nothing comes, the connector is asked this often whether something is wrong.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Runs a pull source until told to stop. A connector that breaks down is noted and made anew after a pause; what it
 /// had not confirmed comes again.
@@ -55,7 +57,13 @@ async fn run(
         let received = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            received = connector.receive(limit) => received,
+            received = tokio::time::timeout(LOOK, connector.receive(limit)) => received,
+        };
+        let Ok(received) = received else {
+            if let Some(complaint) = connector.complaint() {
+                appender.meter.failing(&source, complaint, appender.clock.now());
+            }
+            continue;
         };
         let error = match received {
             Ok(batch) => step(connector.as_mut(), batch, &source, &appender, &limits, &stop).await,

@@ -68,6 +68,8 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
         SourceKind::S3 { via: None, .. } => Ok(Opened::Bucket),
         SourceKind::S3 { via: Some(_), .. } => Err("notifications by way of a broker are not built".into()),
         SourceKind::Schedule(schedule) => timer::open(spec, schedule),
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(kafka) => crate::kafka::open(spec, kafka),
         #[cfg(feature = "rabbitmq")]
         SourceKind::Rabbitmq(rabbitmq) => crate::rabbitmq::open(spec, rabbitmq),
         #[cfg(feature = "sqs")]
