@@ -8,7 +8,7 @@ use bellwire_schemas::{BindingName, FunctionName, RetryPolicy, SourceName, Times
 use serde_json::{Map, Value};
 
 use super::sources::{self, Sources};
-use super::{brokers, objects};
+use super::{brokers, kinds, objects};
 use crate::context::Context;
 use crate::diagnostic::Code;
 use crate::shape::{Attempts, Event, Function, Retry, S3Inline};
@@ -97,10 +97,10 @@ fn source(
         let kind = sources.bucket(&s3.s3, &at.key("s3"), cx)?;
         ("s3", format!("s3.{}", s3.s3.bucket.0), kind, &s3.s3.common)
     } else if let Some(spec) = &event.schedule {
-        let kind = sources::schedule(spec, &at.key("schedule"), cx)?;
+        let kind = kinds::schedule(spec, &at.key("schedule"), cx)?;
         ("schedule", format!("schedule.{function}"), kind, &spec.common)
     } else if let Some(spec) = &event.webhook {
-        let kind = sources::webhook(spec, &at.key("webhook"), cx)?;
+        let kind = kinds::webhook(spec, &at.key("webhook"), cx)?;
         ("webhook", sources::webhook_name(&spec.path.0), kind, &spec.common)
     } else {
         let spec = event.topic.as_ref()?;

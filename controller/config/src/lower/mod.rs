@@ -8,6 +8,7 @@ mod controller;
 mod destinations;
 mod functions;
 mod handler;
+mod kinds;
 pub(crate) mod ledger;
 mod objects;
 mod sources;
