@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bellwire_schemas::service::BindingSpec;
 use bellwire_schemas::{ErrorInfo, FailureClass, RetryPolicy, Timestamp};
+use bellwire_workers::{DESTINATION_REFUSED, DESTINATION_UNAVAILABLE};
 
 /// Longest pause that a `Retry-After` can ask for; a target that says "in ten years" is asked again after a day.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
@@ -102,12 +103,23 @@ pub enum WaitReason {
     Throttled,
     /// Its worker does not start.
     CannotStart,
+    /// The broker of a destination is away, or takes nothing now.
+    Unavailable,
 }
 
 impl Policy {
     /// The policy of a binding.
     pub fn of(spec: &BindingSpec) -> Self {
         Self { retry: spec.retry.clone(), max_age: spec.max_age }
+    }
+
+    /// The policy of a binding that sends to a destination: an outage turns nothing into a dead letter, and what is
+    /// refused dies at once.
+    #[must_use]
+    pub fn for_destination(mut self) -> Self {
+        self.retry.attempts = None;
+        self.retry.non_retryable.push(DESTINATION_REFUSED.to_owned());
+        self
     }
 
     fn too_old(&self, since: Timestamp, at: Timestamp) -> bool {
@@ -141,6 +153,7 @@ impl WaitReason {
         match self {
             Self::Throttled => "throttled",
             Self::CannotStart => "function-cannot-start",
+            Self::Unavailable => "destination-unavailable",
         }
     }
 }
@@ -168,6 +181,7 @@ pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
     if !failure.class.burns_attempt() {
         let why = match failure.class {
             FailureClass::Throttled => WaitReason::Throttled,
+            _ if failure.kind == DESTINATION_UNAVAILABLE => WaitReason::Unavailable,
             _ => WaitReason::CannotStart,
         };
         // Half of the ceiling is fixed, so that a probe never follows at once.

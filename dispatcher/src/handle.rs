@@ -32,7 +32,7 @@ pub struct Configuration {
     pub bindings: Vec<(BindingSpec, BindingRecord)>,
     /// The functions by name.
     pub functions: BTreeMap<FunctionName, FunctionSpec>,
-    /// The kind word of each source: `s3`, `schedule`, `webhook`, `topic`.
+    /// The kind word of each source: `s3`, `kafka`, `topic`, `outbox` and so on.
     pub kinds: BTreeMap<SourceName, &'static str>,
 }
 
@@ -107,8 +107,9 @@ impl Handle {
         for ((spec, record), filter) in bindings.into_iter().zip(filters) {
             let Some(target) = targets.get(&spec.function) else { continue };
             let form = form(&spec, &record, functions.get(&spec.function).map(AsRef::as_ref), &kinds);
+            let policy = Policy::of(&spec);
             let plan = Plan {
-                policy: Policy::of(&spec),
+                policy: if form.outlet { policy.for_destination() } else { policy },
                 filter: Arc::new(filter),
                 target: Arc::clone(target),
                 form,
@@ -273,6 +274,7 @@ fn form(
         format: function.map_or(Format::Lambda, |f| f.format),
         receiver,
         input: spec.input.clone(),
+        outlet: function.is_some_and(|f| matches!(f.target, FunctionTarget::Destination(_))),
     }
 }
 

@@ -22,6 +22,7 @@ mod lease;
 pub mod replay;
 mod rooms;
 mod runner;
+pub mod sending;
 pub mod shape;
 pub mod status;
 

@@ -28,6 +28,8 @@ pub struct Rooms {
     pub lease: LeaseOptions,
     /// Where facts go; nobody needs to listen.
     pub live: broadcast::Sender<Fact>,
+    /// Largest event in bytes: what is sent with outcomes is cut to it.
+    pub event_bytes: usize,
     /// Seed of the jitter; any number, another one in each process.
     pub seed: u64,
 }

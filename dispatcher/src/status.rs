@@ -20,7 +20,7 @@ pub struct BindingLive {
     /// `ok`, `paused`, `waiting`, `inactive`.
     pub state: &'static str,
     /// Why, when it is not `ok`: `binding-paused`, `binding-disabled`, `binding-inactive`, `function-unknown`,
-    /// `function-cannot-start`, `throttled`, `ledger-unavailable`, `cursor-span`.
+    /// `function-cannot-start`, `throttled`, `destination-unavailable`, `ledger-unavailable`, `cursor-span`.
     pub reason: Option<&'static str>,
     /// The same for people.
     pub detail: Option<String>,
@@ -41,7 +41,7 @@ pub struct BindingLive {
 pub struct FunctionLive {
     /// Its name.
     pub name: FunctionName,
-    /// `ok`, `function-unknown`, `function-cannot-start`, `throttled`.
+    /// `ok`, `function-unknown`, `function-cannot-start`, `throttled`, `destination-unavailable`.
     pub state: &'static str,
     /// Since when it is not `ok`.
     pub since: Option<Timestamp>,

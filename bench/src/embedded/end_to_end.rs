@@ -126,6 +126,7 @@ impl Rig {
             name: "bench".into(),
             lease: LeaseOptions::default(),
             live,
+            event_bytes: 1 << 20,
             seed: 1,
         });
         let spec = binding();

@@ -15,7 +15,7 @@ use bellwire_schemas::service::{
     BindingSpec, ControllerSpec, FunctionSpec, Role, Secret, Service, TokenSpec,
 };
 use bellwire_schemas::{BindingId, Clock};
-use bellwire_workers::{Workers, WorkersConfig};
+use bellwire_workers::{Opener, Workers, WorkersConfig};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,7 @@ pub async fn assemble(
         launcher: std::env::current_exe().ok(),
         clock: clock.clone(),
         dev: mode == Mode::Dev,
+        outlets: Opener::new(bellwire_connectors::outlets::open),
         ..WorkersConfig::new(runtime_folder(&folder, identity.place))
     })?);
     let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
@@ -80,6 +81,7 @@ pub async fn assemble(
         name: identity.name.clone(),
         lease: LeaseOptions::default(),
         live: live.clone(),
+        event_bytes: usize::try_from(settings.event_size.0).unwrap_or(usize::MAX),
         seed: rand::random(),
     });
     let (bounds, us) = (limits(&settings), identity.id.0.to_string());

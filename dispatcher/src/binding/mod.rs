@@ -46,6 +46,8 @@ pub(crate) struct Form {
     pub(crate) format: Format,
     pub(crate) receiver: Receiver,
     pub(crate) input: Option<Value>,
+    /// The event itself goes out to a broker: no function is called.
+    pub(crate) outlet: bool,
 }
 
 /// Why a binding takes nothing on.
@@ -119,6 +121,7 @@ impl Binding {
                 && now.form.kind == plan.form.kind
                 && now.form.format == plan.form.format
                 && now.form.receiver == plan.form.receiver
+                && now.form.outlet == plan.form.outlet
                 && Arc::ptr_eq(&now.target, &plan.target);
             *now = Arc::new(plan);
             !same

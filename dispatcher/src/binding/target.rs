@@ -198,6 +198,7 @@ fn word(why: WaitReason) -> &'static str {
     match why {
         WaitReason::CannotStart => "cannot-start",
         WaitReason::Throttled => "throttled",
+        WaitReason::Unavailable => "unavailable",
     }
 }
 

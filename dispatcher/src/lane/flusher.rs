@@ -54,12 +54,12 @@ impl Flusher {
     pub(super) async fn run(mut self) -> Last {
         let _vital = Vital("the flush of a lane");
         while let Some(first) = self.requests.recv().await {
-            let mut lines = first.part.log.len();
+            let mut weight = weight(&first.part);
             let mut batch = vec![first];
-            while lines < COMMIT_LINES
+            while weight < COMMIT_LINES
                 && let Ok(more) = self.requests.try_recv()
             {
-                lines += more.part.log.len();
+                weight += self::weight(&more.part);
                 batch.push(more);
             }
             let outcome = self.commit(&mut batch).await;
@@ -108,6 +108,11 @@ impl Flusher {
             rest = (rest * 2).min(MAX_REST);
         }
     }
+}
+
+/// Lines, and what is sent with them: 1 KiB counts as one.
+fn weight(part: &BindingFlush) -> usize {
+    part.log.len() + part.emitted.iter().map(|new| 1 + new.event.size_bytes() / 1_024).sum::<usize>()
 }
 
 /// Moves a part out and leaves an empty one that nobody reads.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bellwire_ledger::{DeliveryKey, LogEntry, StoredEvent};
+use bellwire_schemas::outlet::Outgoing;
 use bellwire_schemas::{ErrorInfo, FailureClass, Timestamp, crash_point};
 use bellwire_workers::{Consent, Invocation, InvocationResult};
 use tokio::sync::OwnedSemaphorePermit;
@@ -49,6 +50,8 @@ pub(super) enum Outcome {
     Untried,
     /// The ledger does not hold the event any more.
     Missing,
+    /// It was too old for another attempt; its event was read to say so.
+    Expired,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,8 @@ pub(super) struct Called {
     pub(super) next: Next,
     /// When the first attempt of the delivery started; known when it died.
     pub(super) first_at: Timestamp,
+    /// The invocation's identity.
+    pub(super) request_id: String,
 }
 
 /// Runs one attempt. The slots are given back before the outcome is looked at.
@@ -78,6 +83,7 @@ pub(super) async fn attempt(
     };
     job.event = Some(Arc::clone(&event));
     let mut invocation = invocation(&plan, &job, &event);
+    let request_id = invocation.request_id.clone();
     crash_point("dispatch.before");
     if !licence.holds() {
         return Landed { job, outcome: Outcome::Untried };
@@ -96,7 +102,7 @@ pub(super) async fn attempt(
         return Landed { job, outcome: Outcome::Untried };
     }
     crash_point("invoke.result");
-    let called = conclude(&rooms, &plan, &job, result, started_at, pass.waits, random).await;
+    let called = conclude(&rooms, &plan, &job, (request_id, result), started_at, pass.waits, random).await;
     pass.report(&called.next, called.result.answer.as_ref().err());
     drop(permits);
     Landed { job, outcome: Outcome::Called(Box::new(called)) }
@@ -119,6 +125,18 @@ pub(super) async fn with_event(
     Landed { job, outcome }
 }
 
+/// Reads the event of a debt that has become too old, because what is sent about it holds the event.
+pub(super) async fn expire(rooms: Arc<Rooms>, plan: Arc<Plan>, mut job: Job) -> Landed {
+    let outcome = match load(&rooms, &plan, &job).await {
+        Ok(event) => {
+            job.event = Some(event);
+            Outcome::Expired
+        }
+        Err(outcome) => outcome,
+    };
+    Landed { job, outcome }
+}
+
 /// The outcome of an attempt whose task broke down: a failure like any other.
 pub(super) fn broken(plan: &Plan, job: &Job, cause: &str, now: Timestamp) -> Called {
     let error = ErrorInfo::platform(FailureClass::Crash, "Dispatcher.Broken", cause);
@@ -132,14 +150,15 @@ pub(super) fn broken(plan: &Plan, job: &Job, cause: &str, now: Timestamp) -> Cal
         logs: Vec::new(),
         retry_after: None,
     };
-    Called { started_at: now, ended_at: now, result, next, first_at: now }
+    let request_id = Uuid::new_v4().to_string();
+    Called { started_at: now, ended_at: now, result, next, first_at: now, request_id }
 }
 
 async fn conclude(
     rooms: &Rooms,
     plan: &Plan,
     job: &Job,
-    result: InvocationResult,
+    (request_id, result): (String, InvocationResult),
     started_at: Timestamp,
     waits: u32,
     random: f64,
@@ -151,7 +170,7 @@ async fn conclude(
         Next::Dead(_) if job.attempts > 0 => first_attempt(rooms, plan, job).await.unwrap_or(job.since),
         _ => started_at,
     };
-    Called { started_at, ended_at, result, next, first_at }
+    Called { started_at, ended_at, result, next, first_at, request_id }
 }
 
 fn ended<'a>(
@@ -195,10 +214,9 @@ async fn find(rooms: &Rooms, plan: &Plan, job: &Job) -> Result<Option<StoredEven
 }
 
 fn invocation(plan: &Plan, job: &Job, stored: &StoredEvent) -> Invocation {
-    let Shaped { payload, content_type, headers } = match &plan.form.input {
-        Some(input) => constant(input),
-        None => shape(stored, plan.form.kind.as_deref(), plan.form.format, plan.form.receiver),
-    };
+    let Shaped { payload, content_type, headers } = shaped(plan, stored);
+    let outgoing =
+        plan.form.outlet.then(|| Outgoing { event: Arc::clone(&stored.event), key: stored.key.clone() });
     Invocation {
         function: plan.spec.function.clone(),
         request_id: Uuid::new_v4().to_string(),
@@ -207,13 +225,22 @@ fn invocation(plan: &Plan, job: &Job, stored: &StoredEvent) -> Invocation {
         content_type,
         headers,
         traceparent: stored.event.traceparent().map(str::to_owned),
+        outgoing,
         consent: Consent::default(),
+    }
+}
+
+/// What the function receives.
+pub(super) fn shaped(plan: &Plan, stored: &StoredEvent) -> Shaped {
+    match &plan.form.input {
+        Some(input) => constant(input),
+        None => shape(stored, plan.form.kind.as_deref(), plan.form.format, plan.form.receiver),
     }
 }
 
 /// The same for every attempt of one delivery, also over restarts and redrives; another one for each replay, which
 /// asks on purpose for a new delivery.
-fn idempotency_key(plan: &Plan, job: &Job, stored: &StoredEvent) -> String {
+pub(super) fn idempotency_key(plan: &Plan, job: &Job, stored: &StoredEvent) -> String {
     let event = &stored.event;
     let replay = job.replay().map_or("", |id| id.as_str());
     let parts = [event.source.as_str(), event.id.as_str(), plan.record.name.as_str(), replay];

@@ -7,7 +7,7 @@ use bellwire_schemas::FinalState;
 use rand::Rng as _;
 
 use super::Runner;
-use super::attempt::{Permits, Right, attempt};
+use super::attempt::{Permits, Right, attempt, expire};
 use super::part::MAX_UNFLUSHED;
 use crate::binding::{Admit, Binding, Target};
 use crate::decide::{Admission, Candidate, admit};
@@ -21,7 +21,13 @@ impl Runner {
             let now = self.scope.rooms.clock.now();
             let candidate = Candidate { matches: true, since: job.since, now };
             if admit(&self.plan.policy, &candidate) == Admission::Expired {
-                self.settle_unattempted(&job, FinalState::Expired, "too-old");
+                if job.event.is_none() && self.plan.spec.on_failure.is_some() {
+                    let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
+                    let id = self.flights.spawn(expire(rooms, plan, job.clone())).id();
+                    self.aboard.insert(id, job);
+                } else {
+                    self.settle_unattempted(&job, FinalState::Expired, "too-old");
+                }
                 continue;
             }
             let Some(permits) = self.permits() else {

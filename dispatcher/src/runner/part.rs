@@ -1,6 +1,6 @@
 //! What a runner has to tell the ledger: outcomes since its last flush, and the one flush that is under way.
 
-use bellwire_ledger::{BindingFlush, DeadLetter, FlushOutcome, LogEntry, Owed};
+use bellwire_ledger::{BindingFlush, DeadLetter, FlushOutcome, LogEntry, NewEvent, Owed};
 use bellwire_schemas::{BindingId, Seq, Timestamp};
 use tokio::sync::oneshot;
 
@@ -11,6 +11,8 @@ use crate::cursor::Cursor;
 pub const MAX_UNFLUSHED: usize = 1_000;
 /// A dead letter carries a copy of its event and weighs as much as this many lines.
 const DEAD_WEIGHT: usize = 16;
+/// Bytes of events to be sent that weigh as much as one line.
+const EMITTED_BYTES: usize = 1 << 10;
 
 /// Outcomes since the last flush.
 #[derive(Debug, Default)]
@@ -19,6 +21,10 @@ pub(super) struct Part {
     pub(super) owed: Vec<Owed>,
     pub(super) settled: Vec<Seq>,
     pub(super) dead: Vec<DeadLetter>,
+    /// Events that go out with these outcomes.
+    pub(super) emitted: Vec<NewEvent>,
+    /// What those weigh.
+    pub(super) emitted_bytes: usize,
     /// Debts whose rows this part removes or replaces.
     pub(super) released: Vec<Seq>,
     /// Since when the cursor has moved without anything else to say.
@@ -37,11 +43,17 @@ pub(super) struct Sent {
 impl Part {
     /// How much a crash would lose.
     pub(super) fn weight(&self) -> usize {
-        self.log.len() + DEAD_WEIGHT * self.dead.len()
+        self.log.len() + DEAD_WEIGHT * self.dead.len() + self.emitted_bytes / EMITTED_BYTES
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.log.is_empty() && self.owed.is_empty() && self.settled.is_empty() && self.dead.is_empty()
+    }
+
+    /// Adds an event that goes out.
+    pub(super) fn emit(&mut self, new: NewEvent) {
+        self.emitted_bytes += new.event.size_bytes();
+        self.emitted.push(new);
     }
 
     pub(super) fn moved(&mut self, now: Timestamp) {
@@ -72,7 +84,7 @@ impl Part {
             owed: part.owed,
             settled: part.settled,
             dead: part.dead,
-            emitted: Vec::new(),
+            emitted: part.emitted,
         };
         (flush, sent)
     }

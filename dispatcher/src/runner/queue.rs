@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bellwire_ledger::{Owed, OwedReason, StoredEvent};
-use bellwire_schemas::{Address, Lane, ReplayId, Seq, Timestamp};
+use bellwire_schemas::{Address, ErrorInfo, Lane, ReplayId, Seq, Timestamp};
 use bytes::Bytes;
 
 /// One delivery on its way to an attempt.
@@ -19,6 +19,8 @@ pub(super) struct Job {
     pub(super) since: Timestamp,
     /// Why it is owed outside the cursor; `None` for a fresh one.
     pub(super) debt: Option<OwedReason>,
+    /// The last failure of a debt.
+    pub(super) error: Option<ErrorInfo>,
 }
 
 /// What waits for a slot.
@@ -36,12 +38,13 @@ pub(super) struct Queue {
 impl Job {
     pub(super) fn fresh(event: StoredEvent) -> Self {
         let (address, since) = (event.address, event.accepted_at);
-        Self { address, event: Some(Arc::new(event)), attempts: 0, since, debt: None }
+        Self { address, event: Some(Arc::new(event)), attempts: 0, since, debt: None, error: None }
     }
 
     pub(super) fn debt(lane: Lane, owed: Owed) -> Self {
         let address = Address::new(lane, owed.seq);
-        Self { address, event: None, attempts: owed.attempts, since: owed.since, debt: Some(owed.reason) }
+        let Owed { attempts, since, error, reason, .. } = owed;
+        Self { address, event: None, attempts, since, debt: Some(reason), error }
     }
 
     fn bytes(&self) -> usize {

@@ -8,9 +8,11 @@ use bellwire_schemas::live::Fact;
 use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Timestamp};
 
 use super::Runner;
-use super::attempt::{Called, Landed, Outcome};
+use super::attempt::{Called, Landed, Outcome, idempotency_key, shaped};
 use super::queue::Job;
 use crate::decide::Next;
+use crate::sending::{self, Bounds, End, Report};
+use crate::shape::Account;
 
 /// How much of what the function printed a dead letter keeps: the end of it.
 const DEAD_LOG_BYTES: usize = 4 << 10;
@@ -26,12 +28,21 @@ impl Runner {
             Outcome::Untried => self.queue.put_back(job),
             Outcome::Missing => self.settle_missing(&job),
             Outcome::Called(called) => self.settle_called(job, *called),
+            Outcome::Expired => self.settle_unattempted(&job, FinalState::Expired, "too-old"),
         }
     }
 
     /// Ends a delivery without an attempt.
     pub(super) fn settle_unattempted(&mut self, job: &Job, state: FinalState, reason: &str) {
-        let entry = self.entry(job, 0, self.scope.rooms.clock.now(), LogOutcome::Final(state));
+        let now = self.scope.rooms.clock.now();
+        if state == FinalState::Expired
+            && let Some(stored) = &job.event
+        {
+            let request_id = idempotency_key(&self.plan, job, stored);
+            let last = (job.attempts, request_id.as_str(), "");
+            self.send_on(job, End::Expired(job.error.as_ref()), now, last);
+        }
+        let entry = self.entry(job, 0, now, LogOutcome::Final(state));
         self.finish(job, entry);
         self.tell_settled(job.address, state, reason);
     }
@@ -81,6 +92,15 @@ impl Runner {
         entry.duration_ms = u32::try_from(called.result.duration.as_millis()).unwrap_or(u32::MAX);
         entry.worker = called.result.worker;
         entry.version = called.result.version;
+        let end = match (&called.next, &called.result.answer) {
+            (Next::Delivered, Ok(answer)) => Some(End::Delivered(answer)),
+            (Next::Dead(_), Err(error)) => Some(End::Dead(error)),
+            (Next::Expired, Err(error)) => Some(End::Expired(Some(error))),
+            _ => None,
+        };
+        if let Some(end) = end {
+            self.send_on(&job, end, called.ended_at, (number, &called.request_id, &entry.version));
+        }
         let error = called.result.answer.err();
         entry.error.clone_from(&error);
         match (called.next, error) {
@@ -99,6 +119,31 @@ impl Runner {
             }
             _ => self.finish(&job, entry),
         }
+    }
+
+    /// Puts what the binding sends after this end beside the outcome. `last`: attempts made, the last one's request id
+    /// and the version that ran.
+    fn send_on(&mut self, job: &Job, end: End<'_>, at: Timestamp, last: (u32, &str, &str)) {
+        let Some(sending) = sending::wanted(&self.plan.spec, &end) else { return };
+        let Some(stored) = &job.event else { return };
+        let (attempts, request_id, version) = last;
+        let rooms = &self.scope.rooms;
+        let report = Report {
+            end,
+            at,
+            attempts,
+            request_id,
+            function: self.plan.spec.function.as_str(),
+            version,
+            since: job.since,
+            replay: job.replay(),
+            account: Account::default(),
+        };
+        let bounds = Bounds { lanes: rooms.ledger().lanes(), event_bytes: rooms.event_bytes };
+        let request = shaped(&self.plan, stored).payload;
+        let binding = self.plan.record.name.as_str();
+        let new = sending::event(binding, sending, stored, &report, &request, bounds);
+        self.part.emit(new);
     }
 
     fn owe(&mut self, job: &Job, entry: LogEntry, attempts: u32, at: Timestamp, error: Option<ErrorInfo>) {

@@ -4,6 +4,7 @@
 mod accounts;
 mod conditions;
 mod operators;
+mod sending;
 mod several;
 mod speed;
 mod unrest;

@@ -72,6 +72,7 @@ async fn measure(name: &str, lanes: u16, filters: &[serde_json::Value], concurre
         name: "test".into(),
         lease: LeaseOptions::default(),
         live: broadcast::channel(16).0,
+        event_bytes: 1 << 20,
         seed: 1,
     });
     let started = Instant::now();

@@ -235,6 +235,7 @@ impl World {
             name: "test".into(),
             lease: LeaseOptions::default(),
             live: self.live.clone(),
+            event_bytes: 1 << 20,
             seed: 7,
         }));
         self.apply().await;
@@ -313,6 +314,7 @@ impl World {
             name: format!("peer-{}", id.0.as_u128()),
             lease: LeaseOptions::default(),
             live: self.live.clone(),
+            event_bytes: 1 << 20,
             seed: 7,
         });
         handle.apply(self.configuration().await).await.unwrap();

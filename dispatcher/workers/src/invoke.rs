@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bellwire_schemas::outlet::Outgoing;
 use bellwire_schemas::{ErrorInfo, FunctionName};
 use bytes::Bytes;
 
@@ -25,6 +26,8 @@ pub struct Invocation {
     pub headers: Vec<(String, String)>,
     /// W3C `traceparent`, passed on to endpoints and, as X-Ray header, to workers.
     pub traceparent: Option<String>,
+    /// What goes out, when the function is a destination; else nothing.
+    pub outgoing: Option<Outgoing>,
     /// Asked when the function is about to be handed the event.
     pub consent: Consent,
 }

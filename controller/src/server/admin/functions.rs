@@ -63,6 +63,7 @@ pub async fn invoke(
             content_type: shaped.content_type,
             headers: shaped.headers,
             traceparent: None,
+            outgoing: None,
             consent: bellwire_workers::Consent::default(),
         })
         .await;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bellwire_schemas::brokers::Destination;
 use bellwire_schemas::service::{FunctionSpec, Target};
 use bellwire_schemas::{ErrorInfo, FailureClass, FunctionName};
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +15,7 @@ use super::gate::Gate;
 use super::status::{Condition, FunctionStatus};
 use super::worker::Worker;
 use crate::http::Endpoint;
+use crate::outlet::Post;
 use crate::runtime_api::desk::{Ending, NotWaiting};
 use crate::runtime_api::event::Event;
 use crate::{Invocation, InvocationResult};
@@ -56,6 +58,20 @@ struct Current {
 enum Runner {
     Crew(Arc<Crew>),
     Endpoint(Arc<Endpoint>),
+    Outlet(Arc<Post>),
+}
+
+impl Runner {
+    fn destination(&self) -> Option<&Destination> {
+        match self {
+            Self::Outlet(post) => Some(&post.destination),
+            Self::Crew(_) | Self::Endpoint(_) => None,
+        }
+    }
+}
+
+fn is_to(spec: &FunctionSpec, destination: &Destination) -> bool {
+    matches!(&spec.target, Target::Destination(to) if **to == *destination)
 }
 
 impl Function {
@@ -81,7 +97,9 @@ impl Function {
     pub fn set(&self, spec: FunctionSpec, version: &str) -> Result<bool, ErrorInfo> {
         let concurrency = spec.concurrency.max(1);
         let before = self.current();
-        let changed = before.as_ref().is_none_or(|before| before.version != version);
+        let changed = before.as_ref().is_none_or(|before| {
+            before.version != version || before.runner.destination().is_some_and(|was| !is_to(&spec, was))
+        });
         let runner = match (before, &spec.target) {
             (Some(Current { runner: Runner::Crew(crew), .. }), _) if !changed => {
                 crew.set_limits(&spec);
@@ -91,6 +109,9 @@ impl Function {
             (_, Target::Url(url)) => {
                 let endpoint = Endpoint::new(&self.shared.callers, url, &spec, self.shared.config.dev)?;
                 Runner::Endpoint(Arc::new(endpoint))
+            }
+            (_, Target::Destination(to)) => {
+                Runner::Outlet(Arc::new(Post::open(&self.shared.config.outlets, to, spec.timeout)?))
             }
             _ => {
                 let numbers = self.numbers.clone();
@@ -136,7 +157,7 @@ impl Function {
         let current = self.current()?;
         let (idle, starting, waiting, condition) = match &current.runner {
             Runner::Crew(crew) => crew.status(),
-            Runner::Endpoint(_) => (0, 0, 0, Condition::Ok),
+            Runner::Endpoint(_) | Runner::Outlet(_) => (0, 0, 0, Condition::Ok),
         };
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         Some(FunctionStatus {
@@ -160,9 +181,12 @@ impl Function {
             let Some(current) = self.current() else { return Some(unknown(&self.name)) };
             let version = current.version;
             let crew = match current.runner {
-                Runner::Endpoint(_) if !invocation.consent.is_given() => return None,
+                Runner::Endpoint(_) | Runner::Outlet(_) if !invocation.consent.is_given() => return None,
                 Runner::Endpoint(endpoint) => {
                     return Some(InvocationResult { version, ..endpoint.call(invocation).await });
+                }
+                Runner::Outlet(post) => {
+                    return Some(InvocationResult { version, ..post.send(invocation).await });
                 }
                 Runner::Crew(crew) => crew,
             };

@@ -31,6 +31,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::http::Callers;
+use crate::outlet::Opener;
 use crate::{Invocation, InvocationResult, Invoker};
 use crew::Crew;
 use function::{Function, failed, unknown};
@@ -56,6 +57,8 @@ pub struct WorkersConfig {
     pub init_timeout: Duration,
     /// How often idle workers and memory are looked at. Default 1 s.
     pub tick: Duration,
+    /// Opens destinations. Default: none can be opened.
+    pub outlets: Opener,
 }
 
 impl WorkersConfig {
@@ -69,6 +72,7 @@ impl WorkersConfig {
             path: std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             init_timeout: Duration::from_secs(30),
             tick: Duration::from_secs(1),
+            outlets: Opener::default(),
         }
     }
 }

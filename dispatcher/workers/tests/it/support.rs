@@ -130,6 +130,7 @@ pub fn invocation(payload: &str) -> Invocation {
         content_type: "application/json".into(),
         headers: Vec::new(),
         traceparent: None,
+        outgoing: None,
         consent: bellwire_workers::Consent::default(),
     }
 }

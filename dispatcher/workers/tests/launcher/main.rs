@@ -63,6 +63,7 @@ async fn controller(dir: &Path) {
         content_type: "application/json".into(),
         headers: Vec::new(),
         traceparent: None,
+        outgoing: None,
         consent: bellwire_workers::Consent::default(),
     };
     let answer = workers.invoke(call).await.answer.unwrap();

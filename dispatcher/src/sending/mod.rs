@@ -1,0 +1,137 @@
+//! What a binding sends when a delivery ended: an event that the flush appends together with the outcome.
+//!
+//! This room makes the event and nothing else: it is sent if and only if its outcome commits, and delivered from the ledger
+//! like any other. `record.rs` writes what it carries. See `docs/decisions/0010-outbox.md`.
+
+mod record;
+
+use std::sync::Arc;
+
+use bellwire_ledger::append::lane_of;
+use bellwire_ledger::{NewEvent, StoredEvent};
+use bellwire_schemas::brokers::{Sending, SendingPayload};
+use bellwire_schemas::service::BindingSpec;
+use bellwire_schemas::{ErrorInfo, Event, ReplayId, Timestamp};
+use bellwire_workers::Answer;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::shape::Account;
+
+/// The type of what is sent when a delivery succeeded.
+pub const SUCCEEDED: &str = "bellwire.delivery.succeeded";
+/// The type of what is sent when a delivery was given up.
+pub const FAILED: &str = "bellwire.delivery.failed";
+/// Attributes of the event that are passed on: they belong to all that it brings about.
+const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", "correlationid"];
+
+/// How a delivery ended, as far as it is told.
+#[derive(Clone, Debug)]
+pub(crate) enum End<'a> {
+    /// The function answered.
+    Delivered(&'a Answer),
+    /// It was given up after this failure.
+    Dead(&'a ErrorInfo),
+    /// It grew too old, after this failure or before any attempt.
+    Expired(Option<&'a ErrorInfo>),
+}
+
+/// The end of one delivery.
+#[derive(Clone, Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) end: End<'a>,
+    pub(crate) at: Timestamp,
+    /// Attempts made.
+    pub(crate) attempts: u32,
+    /// Which invocation was the last.
+    pub(crate) request_id: &'a str,
+    pub(crate) function: &'a str,
+    /// The function's version that ran, empty when none did.
+    pub(crate) version: &'a str,
+    /// Since when the delivery was owed: a redrive begins anew.
+    pub(crate) since: Timestamp,
+    pub(crate) replay: Option<&'a ReplayId>,
+    pub(crate) account: Account,
+}
+
+/// Limits of what is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Lanes of the ledger.
+    pub(crate) lanes: u16,
+    /// Largest event.
+    pub(crate) event_bytes: usize,
+}
+
+/// What a binding sends after this end, if anything.
+pub(crate) fn wanted<'a>(spec: &'a BindingSpec, end: &End<'_>) -> Option<&'a Sending> {
+    match end {
+        End::Delivered(_) => spec.on_success.as_ref(),
+        End::Dead(_) | End::Expired(_) => spec.on_failure.as_ref(),
+    }
+}
+
+/// The event that goes out. `request` is what the function received.
+///
+/// Its id is the same whenever the same attempt of the same delivery ends the same way, so that receivers know a repeat.
+/// It keeps the key, and with it the order, of the event that caused it; without one it goes to the same lane.
+pub(crate) fn event(
+    binding: &str,
+    sending: &Sending,
+    stored: &StoredEvent,
+    report: &Report<'_>,
+    request: &bytes::Bytes,
+    bounds: Bounds,
+) -> NewEvent {
+    let (data, datacontenttype) = match sending.payload {
+        SendingPayload::Record => {
+            (record::record(report, request, bounds.event_bytes), Some(record::JSON.to_owned()))
+        }
+        SendingPayload::Result => record::result(report, bounds.event_bytes),
+    };
+    let cause = &stored.event;
+    let mut extensions: std::collections::BTreeMap<String, Value> = PASSED_ON
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), cause.extensions.get(*name)?.clone())))
+        .collect();
+    // The Correlation extension of CloudEvents: the id of the event that directly caused this one.
+    extensions.insert("causationid".into(), cause.id.clone().into());
+    extensions.insert("parentaddress".into(), stored.address.to_string().into());
+    if let Some(key) = &stored.key {
+        extensions.insert("partitionkey".into(), key.clone().into());
+    }
+    let event = Event {
+        id: id(binding, stored, report),
+        source: format!("bellwire:{binding}"),
+        kind: if matches!(report.end, End::Delivered(_)) { SUCCEEDED } else { FAILED }.to_owned(),
+        subject: Some(stored.address.to_string()),
+        time: report.at.to_string(),
+        datacontenttype,
+        extensions,
+        data: (!data.is_empty()).then_some(data),
+        ..Event::default()
+    };
+    let own_lane = u64::from(stored.address.lane.0.saturating_sub(1));
+    NewEvent {
+        source: sending.to.clone(),
+        lane: lane_of(stored.key.as_deref(), own_lane, bounds.lanes),
+        key: stored.key.clone(),
+        dedup: None,
+        event: Arc::new(event),
+    }
+}
+
+fn id(binding: &str, stored: &StoredEvent, report: &Report<'_>) -> String {
+    let parts = [
+        binding,
+        &stored.address.to_string(),
+        &report.since.micros().to_string(),
+        report.replay.map_or("", ReplayId::as_str),
+        &report.attempts.to_string(),
+        record::condition(&report.end),
+    ];
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, parts.join("\n").as_bytes()).to_string()
+}
+
+#[cfg(test)]
+mod tests;
