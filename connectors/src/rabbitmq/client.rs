@@ -74,6 +74,12 @@ impl RabbitmqConnector {
         }
     }
 
+    /// The prefetch of the reader, while there is one.
+    #[cfg(test)]
+    pub(super) fn prefetch(&self) -> Option<u16> {
+        self.reader.as_ref().map(|(reader, _)| reader.prefetch())
+    }
+
     /// Ends the epoch: the broker hands over again what was not acknowledged.
     fn disconnect(&mut self) {
         self.reader = None;
@@ -103,9 +109,8 @@ impl RabbitmqConnector {
                 None => break,
             };
             let held = Held::new(delivery);
-            let size = held.bytes();
-            self.weight = if self.weight == 0 { size } else { (self.weight * 31 + size) / 32 };
-            bytes += size;
+            bytes += held.bytes();
+            self.weight = weigh(self.weight, held.bytes());
             self.held.push_back(held);
         }
         self.full = self.held.len() >= usize::from(reader.prefetch());
@@ -150,9 +155,21 @@ impl RabbitmqConnector {
             return Ok(());
         }
         let left = reader.resize(target).await?;
-        self.held.extend(left.into_iter().map(Held::new));
+        for held in left.into_iter().map(Held::new) {
+            self.weight = weigh(self.weight, held.bytes());
+            self.held.push_back(held);
+        }
         tracing::debug!(source = %self.plan.source.name, from = now, to = target, "another prefetch");
         Ok(())
+    }
+}
+
+/// A moving average that rises fast and falls slowly: memory runs out faster than it is missed.
+fn weigh(average: usize, size: usize) -> usize {
+    match size.checked_sub(average) {
+        _ if average == 0 => size,
+        Some(more) => average + more / 4,
+        None => average - (average - size) / 32,
     }
 }
 

@@ -68,25 +68,28 @@ impl RabbitmqOutlet {
         }
     }
 
-    async fn link(&self) -> Result<Link, OutletError> {
+    /// A link that has no message on its way: one from before, or a new one.
+    async fn link(&self) -> Result<(Link, Age), OutletError> {
         loop {
             let Some(link) = self.idle.lock().await.pop() else { break };
             if link.is_open() {
-                return Ok(link);
+                return Ok((link, Age::Used));
             }
         }
-        Link::open(&self.broker, "bellwire outlet", true).await.map_err(OutletError::Unavailable)
+        let link = Link::open(&self.broker, "bellwire outlet", true).await;
+        link.map(|link| (link, Age::New)).map_err(OutletError::Unavailable)
     }
 
-    async fn publish(&self, link: &Link, event: &Event) -> Result<(), OutletError> {
-        let unavailable =
-            |why: &str| OutletError::Unavailable(format!("rabbitmq at {}: {why}", self.broker.place()));
+    async fn publish(&self, link: &Link, event: &Event) -> Result<(), Failure> {
+        let unavailable = |why: &str| {
+            Failure::Told(OutletError::Unavailable(format!("rabbitmq at {}: {why}", self.broker.place())))
+        };
         if link.is_blocked() {
             return Err(unavailable("the broker is short of memory or disk and takes no messages"));
         }
         let failed = |error: &lapin::Error| {
             let text = explain(&self.broker, Doing::Publishing(&self.exchange), error);
-            if is_final(error) { OutletError::Refused(text) } else { OutletError::Unavailable(text) }
+            if is_final(error) { Failure::Told(OutletError::Refused(text)) } else { Failure::Broken(text) }
         };
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (self.exchange.as_str().into(), self.routing_key.as_str().into());
@@ -99,7 +102,7 @@ impl RabbitmqOutlet {
         match timeout(ANSWER_WITHIN, publishing).await {
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),
             Ok(Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)))) => {
-                Err(self.returned(&returned))
+                Err(Failure::Told(self.returned(&returned)))
             }
             Ok(Ok(_)) => Err(unavailable("the broker did not keep the message (basic.nack)")),
             Ok(Err(error)) => Err(failed(&error)),
@@ -126,14 +129,37 @@ impl RabbitmqOutlet {
 impl Outlet for RabbitmqOutlet {
     async fn send(&self, message: &Outgoing) -> Result<String, OutletError> {
         let _room = self.room.acquire().await.map_err(|e| OutletError::Unavailable(e.to_string()))?;
-        let link = self.link().await?;
-        let sent = self.publish(&link, &message.event).await;
-        // Only a link whose message has its answer may carry the next one.
-        if link.is_open() && !matches!(sent, Err(OutletError::Unavailable(_))) {
-            self.idle.lock().await.push(link);
+        loop {
+            let (link, age) = self.link().await?;
+            let sent = match (self.publish(&link, &message.event).await, age) {
+                // A connection that broke while nobody used it says nothing about the broker.
+                (Err(Failure::Broken(_)), Age::Used) => continue,
+                (Err(Failure::Broken(why)), Age::New) => Err(OutletError::Unavailable(why)),
+                (Err(Failure::Told(error)), _) => Err(error),
+                (Ok(()), _) => Ok(()),
+            };
+            // Only a link whose message has its answer may carry the next one.
+            if link.is_open() && !matches!(sent, Err(OutletError::Unavailable(_))) {
+                self.idle.lock().await.push(link);
+            }
+            return sent.map(|()| self.place());
         }
-        sent.map(|()| self.place())
     }
+}
+
+/// Why a message was not confirmed.
+enum Failure {
+    /// The connection broke: nobody knows.
+    Broken(String),
+    /// The broker, or its silence, said so.
+    Told(OutletError),
+}
+
+/// Whether a link carried a message before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Used,
 }
 
 /// Opens a destination.
