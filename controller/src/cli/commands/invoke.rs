@@ -33,7 +33,7 @@ pub struct InvokeArgs {
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
     /// A sample of a kind.
-    #[arg(long, value_name = "KIND", value_parser = ["s3", "schedule", "webhook", "topic"])]
+    #[arg(long, value_name = "KIND", value_parser = ["kafka", "rabbitmq", "sqs", "s3", "schedule", "webhook", "topic"])]
     sample: Option<String>,
 }
 

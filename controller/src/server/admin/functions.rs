@@ -46,8 +46,10 @@ pub async fn invoke(
         }
         InvocationRequest { event: None, address: None, sample: Some(kind) } => {
             let stored = app.intake.sample_event(&kind).ok_or_else(|| {
-                Problem::bad_request(format!("`{kind}` has no sample: kafka, rabbitmq, sqs, s3, schedule, webhook or topic"))
-                    .pointer("/sample")
+                Problem::bad_request(format!(
+                    "`{kind}` has no sample: kafka, rabbitmq, sqs, s3, schedule, webhook or topic"
+                ))
+                .pointer("/sample")
             })?;
             shape::shape(&stored, Some(kind.as_str()), format, receiver)
         }
