@@ -24,7 +24,7 @@ pub(crate) enum Opened {
     Bucket,
     /// A connector that is asked.
     Pull(Arc<dyn Pull>),
-    /// Nothing: its events are made inside.
+    /// Nothing: its events are made inside, or come in another source's messages.
     Inside,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
         SourceKind::Topic { topic } => topic::open(spec, topic),
         SourceKind::Webhook(webhook) => webhook::open(spec, webhook),
         SourceKind::S3 { via: None, .. } => Ok(Opened::Bucket),
-        SourceKind::S3 { via: Some(_), .. } => Err("notifications by way of a broker are not built".into()),
+        SourceKind::S3 { via: Some(_), .. } => Ok(Opened::Inside),
         SourceKind::Schedule(schedule) => timer::open(spec, schedule),
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => crate::kafka::open(spec, kafka),
@@ -91,6 +91,8 @@ pub(crate) struct Table {
     pub(crate) entrances: HashMap<String, Entrance>,
     /// Sources that are asked.
     pub(crate) pulls: BTreeMap<SourceName, Arc<dyn Pull>>,
+    /// Buckets whose notifications come in the messages of those.
+    pub(crate) carried: object_store::Carried,
 }
 
 /// A door and what is known of it.
@@ -135,6 +137,10 @@ impl Table {
                 }
                 Err(error) => wrong.push(format!("source `{}`: {error}", spec.name)),
             }
+        }
+        match object_store::Carried::new(&table.sources) {
+            Ok(carried) => table.carried = carried,
+            Err(errors) => wrong.extend(errors),
         }
         if !buckets.is_empty() {
             let door = Arc::new(object_store::StoreDoor::new(&buckets));

@@ -186,10 +186,11 @@ fn message(kind: &str, now: Timestamp) -> Option<Draft> {
 
 fn path(kind: &SourceKind) -> Option<String> {
     match kind {
-        SourceKind::S3 { .. } => Some(S3.into()),
+        SourceKind::S3 { via: None, .. } => Some(S3.into()),
         SourceKind::Topic { topic } => Some(format!("{TOPICS}/{topic}")),
         SourceKind::Webhook(spec) => Some(format!("{HOOKS}{}", spec.path)),
-        SourceKind::Schedule(_)
+        SourceKind::S3 { via: Some(_), .. }
+        | SourceKind::Schedule(_)
         | SourceKind::Kafka(_)
         | SourceKind::Rabbitmq(_)
         | SourceKind::Sqs(_)

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::appender::Appender;
 use crate::inbox::{self, Inbox};
 use crate::meter::Meter;
+use crate::object_store::Carriers;
 use crate::refusals::Refusals;
 use crate::registry::{self, Around, Auth, HOOKS, S3, TOPICS, Table};
 use crate::{Admitted, DoorRequest, DoorResponse, Refused, SourceReport, pump, samples};
@@ -88,6 +89,7 @@ pub struct Intake {
     inbox: std::sync::Mutex<Option<Inbox>>,
     refusals: Arc<Refusals>,
     pulls: tokio::sync::Mutex<HashMap<SourceName, Pull>>,
+    carriers: Carriers,
     stop: CancellationToken,
     stopping: AtomicBool,
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -127,6 +129,7 @@ impl Intake {
             inbox: std::sync::Mutex::new(Some(inbox)),
             refusals,
             pulls: tokio::sync::Mutex::default(),
+            carriers: Carriers::default(),
             stop,
             stopping: AtomicBool::new(false),
             tasks: tokio::sync::Mutex::new(tasks),
@@ -145,6 +148,7 @@ impl Intake {
             return Ok(());
         }
         *self.table.write().expect("no code panics while it holds this lock") = table.clone();
+        self.carriers.set(table.carried.clone());
         let keep = |name: &SourceName, pull: &Pull| table.source(name).is_some_and(|spec| *spec == pull.spec);
         let old: Vec<SourceName> =
             pulls.iter().filter(|(name, pull)| !keep(name, pull)).map(|(name, _)| name.clone()).collect();
@@ -159,8 +163,9 @@ impl Intake {
             let Some(spec) = table.source(name).filter(|s| s.enabled && !pulls.contains_key(name)) else {
                 continue;
             };
-            let (pull, around) = (pull.clone(), self.around.clone());
-            let connect = move || pull.connect(&around);
+            let (pull, around, carriers) = (pull.clone(), self.around.clone(), self.carriers.clone());
+            let carrier = name.clone();
+            let connect = move || carriers.wrap(&carrier, pull.connect(&around));
             let stop = self.stop.child_token();
             let run =
                 pump::keep(connect, name.clone(), self.appender.clone(), self.limits.clone(), stop.clone());
@@ -229,7 +234,7 @@ impl Intake {
     pub async fn tick_now(&self, source: &SourceName) -> DoorResponse {
         let table = self.table();
         let (Some(timer), Some(spec)) = (table.timer(source), table.source(source)) else {
-            let detail = format!("`{source}` is no schedule");
+            let detail = format!("`{source}` has no door of its own: send to its broker, or to its carrier");
             return Refused::new(StatusCode::NOT_FOUND, "not-found", detail).response();
         };
         let draft = timer.envelope(self.appender.clock.now());

@@ -169,3 +169,31 @@ async fn a_refused_reader_says_so_and_does_not_run_hot() {
     until("some time is over", async || begin.elapsed() > Duration::from_secs(2)).await;
     assert!(calls.load(Ordering::SeqCst) < 12, "{}", calls.load(Ordering::SeqCst));
 }
+
+#[tokio::test]
+async fn what_was_received_and_not_stored_is_given_back() {
+    let queue = TestQueue::new(false).await;
+    let set = queue.client.set_queue_attributes().queue_url(&queue.url);
+    set.attributes(QueueAttributeName::VisibilityTimeout, "1").send().await.unwrap();
+    queue.send(&numbered(30)).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let proxy = Proxy::new(move |operation, _| {
+        if operation == "ChangeMessageVisibilityBatch" {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::None
+    })
+    .await;
+    let ledger = ModelLedger::new(4);
+    ledger.set_full(true);
+    let running = Running::over(ledger.clone(), vec![spec_of(queue.by_way_of(&proxy.url))]).await;
+    until("all are received", async || queue.left().await == (0, 30)).await;
+    let before = calls.load(Ordering::SeqCst);
+    running.intake.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(calls.load(Ordering::SeqCst) - before, 3, "ten at a time");
+    ledger.set_full(false);
+    // A poll that was cut off may have taken some away for as long as their visibility lasts.
+    let running = Running::over(ledger, vec![spec_of(queue.spec())]).await;
+    assert_eq!(sorted(running.payloads(30).await), numbered(30));
+}

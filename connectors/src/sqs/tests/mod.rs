@@ -1,6 +1,7 @@
 //! Against a server that speaks SQS (`BELLWIRE_TEST_AWS`), and through a proxy that injects what such servers rarely do.
 
 mod faults;
+mod notifications;
 mod proxy;
 
 use std::sync::Arc;
@@ -171,6 +172,8 @@ struct SqsRig {
 }
 
 impl Rig for SqsRig {
+    const IDLE: Duration = Duration::from_millis(500);
+
     async fn produce(&mut self, count: usize) {
         let entry = |n: usize| {
             let attribute = MessageAttributeValue::builder().data_type("String");
@@ -253,21 +256,6 @@ fn in_order(stored: &[StoredEvent]) {
             event.event.data
         );
     }
-}
-
-#[tokio::test]
-async fn what_was_received_and_not_stored_is_given_back() {
-    let queue = TestQueue::new(false).await;
-    queue.send(&numbered(30)).await;
-    let ledger = ModelLedger::new(4);
-    ledger.set_full(true);
-    let running = Running::over(ledger.clone(), vec![spec_of(queue.spec())]).await;
-    until("all are received", async || queue.left().await == (0, 30)).await;
-    running.intake.shutdown(Duration::from_secs(5)).await;
-    assert_eq!(queue.left().await, (30, 0), "visible at once");
-    ledger.set_full(false);
-    let running = Running::over(ledger, vec![spec_of(queue.spec())]).await;
-    assert_eq!(sorted(running.payloads(30).await), numbered(30));
 }
 
 #[tokio::test]
