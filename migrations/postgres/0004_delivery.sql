@@ -286,6 +286,9 @@ end $fn$;
 -- A row of every array per part of the flush; `p_dones` are pairs (first, last), `p_done_counts` how many numbers each
 -- part has of them; `p_ended` five numbers per part: first endings by state. Log rows: `l_parts` the part, `l_ends` ten
 -- numbers per row, where its share of each of the ten arrays that follow ends; an empty share is stored as null.
+--
+-- Answers whether all of it was new. A part whose version is there already changes nothing; what is there may be another
+-- flush.
 create function bellwire.create_flush(g int) returns void language plpgsql volatile as $make$
 begin
   execute format($f$
@@ -305,7 +308,7 @@ create function bellwire.flush_%1$s(
   d_fingerprints text[] default null, d_logs text[] default null, d_sources text[] default null,
   d_types text[] default null, d_accepted timestamptz[] default null, d_keys text[] default null,
   d_ids text[] default null, d_attributes text[] default null, d_metas text[] default null, d_data bytea[] default null)
-returns void language plpgsql volatile as $b$
+returns boolean language plpgsql volatile as $b$
 declare
   c int := cardinality(p_bindings);
   i int;
@@ -399,6 +402,7 @@ begin
       nullif(l_versions[coalesce(l_ends[k - 1], 0) + 1 : l_ends[k + 9]], '{}'),
       nullif(l_replays[coalesce(l_ends[k], 0) + 1 : l_ends[k + 10]], '{}'));
   end loop;
+  return false <> all (v_live);
 end $b$ $f$, g);
   execute format(
     'create index if not exists delivery_log_%1$s_by_place on bellwire.delivery_log_%1$s (lane, block, binding, ver)', g);

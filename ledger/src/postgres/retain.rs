@@ -143,19 +143,29 @@ async fn warn_of_holder(shared: &Shared, generation: i32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes quarantine, refusals and events brought back that are too old.
+/// Removes quarantine, refusals and events brought back that are too old. What is held for longer than a moment stays for
+/// the next pass: a flush holds the fence of its lane until it is on disk.
 async fn prune(shared: &Shared, before: Timestamp, retained: &mut Retained) -> Result<(), Error> {
     let sql = shared.sql("select o_rows, o_events, o_needed from bellwire.prune($1, $2)");
-    loop {
-        let rows =
-            shared.pool.query(&sql, &[(&Time(before), Type::TIMESTAMPTZ), (&STEP, Type::INT4)]).await?;
+    let mut held = 0;
+    while held < TRIES.0 {
+        let params: &[_] = &[(&Time(before) as _, Type::TIMESTAMPTZ), (&STEP as _, Type::INT4)];
+        let rows = match shared.pool.call(&sql, params).await {
+            Err(Fault::Server { code, .. }) if code == LOCK_TIMEOUT => {
+                held += 1;
+                tokio::time::sleep(TRIES.1).await;
+                continue;
+            }
+            other => other?,
+        };
         let count = |column| one::<i64>(&rows, column).map(|n| u64::try_from(n).unwrap_or(0));
         retained.events += count(1)?;
         if count(0)? == 0 {
             retained.kept_for_debts += count(2)?;
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
 /// Drops dedup buckets whose windows are all over.

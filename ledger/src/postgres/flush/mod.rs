@@ -150,13 +150,16 @@ fn lost_for_good(fault: &Fault) {
     );
 }
 
-async fn send(shared: &Shared, plan: &Plan) -> Result<(), Fault> {
+/// Sends a flush and says whether all of it was new. Of a part that was not, somebody else may have written the version,
+/// with other contents.
+async fn send(shared: &Shared, plan: &Plan) -> Result<bool, Fault> {
     let (text, params) = plan.call();
     let sql = shared.sql_in(text, shared.generation());
     crash_point("flush.before");
-    shared.flushes.call(&sql, &params).await?;
+    let rows = shared.flushes.call(&sql, &params).await?;
     crash_point("flush.after_commit");
-    Ok(())
+    // What says nothing of the sort is taken for old: then the checkpoints are asked for once more, no harm done.
+    Ok(rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false))
 }
 
 /// Reads where bindings stand; unknown ones are left out.
@@ -244,12 +247,18 @@ impl Run<'_> {
         let emits = emission.is_some();
         let sent = match emission {
             None => send(self.shared, &plan).await,
-            Some(mut emission) => emission.send(self.shared, self.shared.generation(), &plan).await,
+            // Refused as a whole unless all of it is new.
+            Some(mut emission) => {
+                emission.send(self.shared, self.shared.generation(), &plan).await.map(|()| true)
+            }
         };
-        let Err(fault) = sent else {
-            self.stands.pending = None;
-            self.done(plan, before);
-            return Ok(Some(FlushOutcome::Flushed));
+        let fault = match sent {
+            Ok(new) => {
+                self.stands.pending = None;
+                self.done(plan, before, new);
+                return Ok(Some(FlushOutcome::Flushed));
+            }
+            Err(fault) => fault,
         };
         if !fault.code().is_empty() {
             self.stands.pending = None;
@@ -272,9 +281,9 @@ impl Run<'_> {
         }
     }
 
-    /// Remembers what a flush made of the checkpoints.
-    fn done(&mut self, plan: SharedPlan, before: HashMap<BindingId, Stand>) {
-        self.stands.known = before;
+    /// Remembers what a flush made of the checkpoints, unless it was not new: then the next one asks for them.
+    fn done(&mut self, plan: SharedPlan, before: HashMap<BindingId, Stand>, new: bool) {
+        self.stands.known = if new { before } else { HashMap::new() };
         for part in &self.flush.bindings {
             if let Some(stand) = self.stands.known.get_mut(&part.binding)
                 && part.version > stand.checkpoint.version

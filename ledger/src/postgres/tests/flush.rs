@@ -427,3 +427,29 @@ async fn a_pooler_in_between_changes_nothing() {
     assert_sums(&handle).await;
     handle.close().await;
 }
+
+/// Another handle wrote a version with other contents first, as a call does that was given up on and came late: what
+/// follows begins where the database stands.
+#[tokio::test]
+async fn a_version_that_somebody_else_wrote_first() {
+    let subject = OnServer::new(1).await;
+    let world = World::on(&subject, 3).await;
+    let (b, beside) = (world.binding, subject.another().await);
+    let send = async |ledger: &PostgresLedger, part| {
+        let flush = Flush { lane: L1, epoch: world.epoch, at: at(0), bindings: vec![part] };
+        assert_eq!(ledger.flush(flush).await.unwrap(), FlushOutcome::Flushed);
+    };
+    for ledger in [&world.ledger, &beside] {
+        // Nothing new: from then on the handle knows where the binding stands.
+        send(ledger, share(b, 0, 0)).await;
+    }
+    let mut first = share(b, 1, 0).ends(2, FinalState::Delivered);
+    first.done.insert(Seq(2));
+    send(&world.ledger, first).await;
+    send(&beside, share(b, 1, 2).ends(1, FinalState::Filtered).ends(2, FinalState::Filtered)).await;
+    send(&beside, share(b, 2, 3).ends(1, FinalState::Expired).ends(3, FinalState::Expired)).await;
+    let totals = &world.ledger.totals().await.unwrap()[&b];
+    let ended = [(FinalState::Delivered, 1), (FinalState::Expired, 2)];
+    assert_eq!((totals.ended.clone(), totals.waiting), (ended.into(), 0), "{totals:?}");
+    beside.close().await;
+}
