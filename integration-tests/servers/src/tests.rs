@@ -59,7 +59,7 @@ producer.flush()
 const COUNT_TOPIC: &str = "
 import sys, time
 from confluent_kafka import Consumer
-consumer = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': 'g', 'auto.offset.reset': 'earliest',
+consumer = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': 'g', 'session.timeout.ms': 6000, 'auto.offset.reset': 'earliest',
     'enable.auto.commit': False})
 consumer.subscribe(['t'])
 seen, end, wanted = set(), time.time() + 40, int(sys.argv[2])
