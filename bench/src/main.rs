@@ -1,12 +1,13 @@
 //! The scales: every performance claim of the project comes from here, as ratios against a baseline of the same run.
 //!
 //! `bellwire-bench embedded` measures the SQLite ledger and the way from append to handler, `bellwire-bench ledger` the
-//! Postgres ledger beside what its server can do at most. `--json` is for machines. Read `embedded/mod.rs` and
-//! `ledger/mod.rs` first.
+//! Postgres ledger beside what its server can do at most, `bellwire-bench sources` the brokers beside bare clients.
+//! `--json` is for machines. Read the `mod.rs` of each folder first.
 
 mod embedded;
 mod ledger;
 mod native_worker;
+mod sources;
 mod table;
 
 use std::process::ExitCode;
@@ -57,6 +58,27 @@ enum Bench {
         #[arg(long = "case", value_delimiter = ',')]
         cases: Vec<ledger::Case>,
     },
+    /// Kafka, RabbitMQ and SQS: from the broker into the ledger, beside a bare client that throws messages away.
+    Sources {
+        /// Print one JSON document instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Messages of one round over Kafka; RabbitMQ gets a quarter of them, SQS a hundredth.
+        #[arg(long, default_value_t = 300_000)]
+        messages: usize,
+        /// Rounds of each; the median is reported.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Measure only these brokers.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<sources::Broker>,
+        /// Folder for the SQLite ledgers: the disk that is measured. Default: a temporary folder.
+        #[arg(long)]
+        dir: Option<std::path::PathBuf>,
+        /// Use the servers that the variables of the test command name. Default: private ones are started.
+        #[arg(long)]
+        shared: bool,
+    },
     /// A no-op function in native code, started by the benchmark itself.
     #[command(name = "__worker", hide = true)]
     Worker,
@@ -79,6 +101,13 @@ fn main() -> ExitCode {
             let (round, sustained) =
                 (Duration::from_secs_f64(seconds), Duration::from_secs_f64(minutes * 60.0));
             report(json, ledger::run(ledger::Options { url, round, sustained, only, cases }))
+        }
+        Bench::Sources { json, messages, rounds, only, dir, shared } => {
+            if let Some(error) = sources::log_in() {
+                eprintln!("error: {error:#}");
+                return ExitCode::FAILURE;
+            }
+            report(json, sources::run(sources::Options { messages, rounds, only, dir, shared }))
         }
     }
 }

@@ -2,8 +2,9 @@
 //! and counts what arrived by the functions' own notes, never through the system under test.
 //!
 //! Read `stack.rs` (one controller in a folder of its own), then `cluster.rs` (several over one ledger), `load.rs` (who
-//! sends) and `oracle.rs` (who was promised, who was served).
+//! sends), `oracle.rs` (who was promised, who was served) and `brokers/mod.rs` (who sends to a broker).
 
+pub mod brokers;
 pub mod cluster;
 pub mod conformance;
 pub mod load;

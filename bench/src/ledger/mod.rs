@@ -12,7 +12,7 @@ mod jobs;
 mod ours;
 mod raw;
 mod rounds;
-mod server;
+pub mod server;
 mod single;
 mod sustained;
 

@@ -2,6 +2,7 @@
 
 use bellwire_schemas::brokers::{KafkaCluster, SaslMechanism, Tls};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Settings that Bellwire's promises rest on, or that have a key of their own in the configuration.
 const OURS: [&str; 22] = [
@@ -100,6 +101,8 @@ fn shared(config: &mut ClientConfig, cluster: &KafkaCluster, more: &[&str]) -> R
     for (name, value) in &cluster.librdkafka {
         config.set(name, value);
     }
+    // The binding sets a level of its own over the one in the settings.
+    config.set_log_level(log_level(cluster.librdkafka.get("log_level")));
     config.set("bootstrap.servers", cluster.bootstrap_servers.join(","));
     if let Tls::On(files) = &cluster.tls {
         if let Some(ca) = &files.ca {
@@ -124,6 +127,14 @@ fn shared(config: &mut ClientConfig, cluster: &KafkaCluster, more: &[&str]) -> R
             .set("sasl.password", sasl.password.expose());
     }
     Ok(())
+}
+
+/// The level of a number of syslog, as librdkafka's setting has it; warnings when none is set.
+fn log_level(number: Option<&String>) -> RDKafkaLogLevel {
+    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+    let levels = [Emerg, Alert, Critical, Error, Warning, Notice, Info, Debug];
+    let number = number.and_then(|number| number.parse::<usize>().ok());
+    number.and_then(|number| levels.get(number).copied()).unwrap_or(Warning)
 }
 
 fn is_ours(name: &str, more: &[&str]) -> bool {

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use crate::guarded::Guarded;
 use crate::process::{self, POLL};
 
-/// How long a start or a stop may take: six seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a start or a stop may take: six seconds on an idle machine, two minutes were seen on a crowded one.
+const PATIENCE: Duration = Duration::from_secs(170);
 /// Debian's own start scripts insist on their own user and folders; these are what they call.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
 /// The first frame of a client (AMQP 0-9-1, 4.2.2 "Protocol Header"); the server answers with a method frame, type 1.

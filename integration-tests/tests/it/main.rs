@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod bad_input;
+mod brokers;
 mod cli;
 mod conformance;
 mod crash;
 mod handlers;
 mod operations;
+mod orders;
+mod outcomes;
 mod postgres;
 mod shapes;
 

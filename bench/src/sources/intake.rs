@@ -1,0 +1,86 @@
+//! The way of every source into a ledger, as in a controller: connector, append, confirm.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellwire_connectors::{Intake, Limits};
+use bellwire_ledger::append::lane_of;
+use bellwire_ledger::{Append, Feed, Ledger, NewEvent};
+use bellwire_schemas::service::SourceSpec;
+use bellwire_schemas::{Clock, Event, SourceName};
+use bytes::Bytes;
+
+use super::{KEYS, Ledgers, Pace, payload};
+
+/// How often the count is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Reads so many messages from a source into a ledger: messages per second.
+pub async fn rate(ledger: Arc<dyn Ledger>, source: SourceSpec, messages: usize) -> anyhow::Result<f64> {
+    let clock = Clock::system();
+    let feed = Arc::new(Feed::new(ledger.clone(), clock.clone()).await?);
+    let (live, _) = tokio::sync::broadcast::channel(16);
+    let intake = Intake::new(feed, live, clock, Limits::default(), "bench".into());
+    intake.apply(vec![source]).await?;
+    let mut pace = Pace::new();
+    let rate = loop {
+        let report = intake.status().remove(0);
+        let seen = usize::try_from(report.counts.accepted)?;
+        match pace.seen(seen, messages) {
+            Ok(Some(rate)) => break rate,
+            Ok(None) => tokio::time::sleep(LOOK).await,
+            Err(error) => anyhow::bail!("{error:#}: {}", report.reason.unwrap_or_default()),
+        }
+    };
+    intake.shutdown(Duration::from_secs(5)).await;
+    ledger.close().await;
+    Ok(rate)
+}
+
+/// Events per second that ledgers take from one caller, in batches as large as a source's, with no broker at all.
+pub struct Limit {
+    pub postgres: f64,
+    pub sqlite: f64,
+}
+
+/// Measures it.
+pub async fn limit(ledgers: &Ledgers, events: usize) -> anyhow::Result<Limit> {
+    Ok(Limit {
+        postgres: appended(ledgers.postgres().await?, events).await?,
+        sqlite: appended(ledgers.sqlite()?, events).await?,
+    })
+}
+
+async fn appended(ledger: Arc<dyn Ledger>, events: usize) -> anyhow::Result<f64> {
+    let (clock, size, lanes) = (Clock::system(), Limits::default().batch_events, ledger.lanes());
+    let all: Vec<NewEvent> = (0..events).map(|number| event(number, lanes)).collect();
+    let batches: Vec<Vec<NewEvent>> = all.chunks(size).map(<[NewEvent]>::to_vec).collect();
+    let begun = Instant::now();
+    for events in batches {
+        let (positions, quarantined) = (Vec::new(), Vec::new());
+        let append = Append { append_id: uuid::Uuid::now_v7(), events, positions, quarantined };
+        ledger.append(append, clock.now()).await?;
+    }
+    let rate = events as f64 / begun.elapsed().as_secs_f64();
+    ledger.close().await;
+    Ok(rate)
+}
+
+fn event(number: usize, lanes: u16) -> NewEvent {
+    let key = format!("k{}", number % KEYS);
+    NewEvent {
+        source: SourceName::new("topic.bench"),
+        lane: lane_of(Some(&key), 0, lanes),
+        key: Some(key),
+        dedup: None,
+        event: Arc::new(Event {
+            id: format!("bench-{number}"),
+            source: "topic:bench".into(),
+            kind: "bench.order".into(),
+            time: "2026-01-01T00:00:00Z".into(),
+            datacontenttype: Some("application/json".into()),
+            data: Some(Bytes::from(payload(number))),
+            ..Event::default()
+        }),
+    }
+}
