@@ -70,7 +70,8 @@ async fn a_controller_leaves_and_comes_back_every_two_seconds() {
 fn in_group(place: &Place, group: &str) -> String {
     let source = declared(place, &format!("group_id: {group}"));
     // Far less than the handler takes.
-    let source = source.replace("heartbeat.interval.ms: 500", "heartbeat.interval.ms: 500, max.poll.interval.ms: 10000");
+    let source = source
+        .replace("heartbeat.interval.ms: 500", "heartbeat.interval.ms: 500, max.poll.interval.ms: 10000");
     format!(
         "service: oracle
 sources:

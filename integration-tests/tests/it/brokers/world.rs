@@ -64,7 +64,8 @@ pub fn declared(place: &Place, more: &str) -> String {
     match place.kind {
         "kafka" => {
             // The default group is named like the service and the source, which are the same in every test.
-            let group = if more.contains("group_id:") { String::new() } else { format!("group_id: {name}, ") };
+            let group =
+                if more.contains("group_id:") { String::new() } else { format!("group_id: {name}, ") };
             format!(
                 "kafka: {{ bootstrap_servers: [{address}], topic: {name}, starting_position: earliest, {group}librdkafka: {SESSION}, {more} }}"
             )
