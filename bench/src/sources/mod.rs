@@ -165,7 +165,7 @@ async fn compare(
     report: &mut Report,
 ) -> anyhow::Result<Row> {
     let (mut bare, mut ours, mut sqlite) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds.max(1) {
+    for round in 1..=rounds.max(1) {
         upstream.refill().await?;
         bare.push(upstream.bare().await?);
         upstream.refill().await?;
@@ -174,6 +174,14 @@ async fn compare(
         upstream.refill().await?;
         let ledger = ledgers.sqlite()?;
         sqlite.push(intake::rate(ledger, upstream.source(), upstream.messages()).await?);
+        let last = |rates: &[f64]| rates.last().copied().unwrap_or_default().round();
+        eprintln!(
+            "{}, round {round} of {rounds}: {} bare, {} into postgres, {} into sqlite",
+            keys.name,
+            last(&bare),
+            last(&ours),
+            last(&sqlite)
+        );
     }
     let median = |rates: &mut Vec<f64>| percentile(rates, 0.5);
     let (bare, ours, sqlite) = (median(&mut bare), median(&mut ours), median(&mut sqlite));

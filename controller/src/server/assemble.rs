@@ -12,7 +12,7 @@ use bellwire_ledger::{BindingRecord, Feed};
 use bellwire_schemas::api::Listen;
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{
-    BindingSpec, ControllerSpec, FunctionSpec, Role, Secret, Service, TokenSpec,
+    BindingSpec, ControllerSpec, FunctionSpec, Role, Secret, Service, SourceKind, SourceSpec, TokenSpec,
 };
 use bellwire_schemas::{BindingId, Clock};
 use bellwire_workers::{Opener, Workers, WorkersConfig};
@@ -69,6 +69,7 @@ pub async fn assemble(
         clock: clock.clone(),
         dev: mode == Mode::Dev,
         outlets: Opener::new(bellwire_connectors::outlets::open),
+        emitted_bytes: usize::try_from(settings.event_size.0).unwrap_or(usize::MAX),
         ..WorkersConfig::new(runtime_folder(&folder, identity.place))
     })?);
     let (ingress_listener, ingress_address) = doors::bind(&settings.ingress, "ingress").await?;
@@ -127,7 +128,9 @@ pub async fn assemble(
 pub async fn declare(app: &Shared, services: &[Service]) -> anyhow::Result<()> {
     let functions: Vec<FunctionSpec> = services.iter().flat_map(|s| s.functions.iter().cloned()).collect();
     let bindings: Vec<BindingSpec> = services.iter().flat_map(|s| s.bindings.iter().cloned()).collect();
-    let sources = services.iter().flat_map(|s| s.sources.iter().cloned()).collect();
+    let sources: Vec<SourceSpec> = services.iter().flat_map(|s| s.sources.iter().cloned()).collect();
+    let inside = |source: &&SourceSpec| matches!(source.kind, SourceKind::Topic { .. } | SourceKind::Outbox);
+    app.workers.let_emit(sources.iter().filter(inside).map(|source| source.name.clone()).collect());
     *app.services.write().expect("no code panics while it holds this lock") =
         Arc::new(Declared::new(services));
     for applied in app.workers.apply(functions).await? {

@@ -6,6 +6,7 @@ use bellwire_ledger::flush::fingerprint;
 use bellwire_ledger::{DeadLetter, LogEntry, LogOutcome, Owed, OwedReason, StoredEvent};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Timestamp};
+use bellwire_workers::Emission;
 
 use super::Runner;
 use super::attempt::{Called, Landed, Outcome, idempotency_key, shaped};
@@ -75,7 +76,7 @@ impl Runner {
         self.tell_settled(job.address, FinalState::Discarded, "event-missing");
     }
 
-    fn settle_called(&mut self, job: Job, called: Called) {
+    fn settle_called(&mut self, job: Job, mut called: Called) {
         if let Next::Wait { .. } = called.next {
             self.queue.put_back(job);
             return;
@@ -100,6 +101,10 @@ impl Runner {
         };
         if let Some(end) = end {
             self.send_on(&job, end, called.ended_at, (number, &called.request_id, &entry.version));
+        }
+        if let (Next::Delivered, Ok(answer)) = (&called.next, &mut called.result.answer) {
+            let emitted = std::mem::take(&mut answer.emitted);
+            self.emit(&job, emitted, called.ended_at);
         }
         let error = called.result.answer.err();
         entry.error.clone_from(&error);
@@ -144,6 +149,17 @@ impl Runner {
         let binding = self.plan.record.name.as_str();
         let new = sending::event(binding, sending, stored, &report, &request, bounds);
         self.part.emit(new);
+    }
+
+    /// Puts the events that the function sent beside its success.
+    fn emit(&mut self, job: &Job, emitted: Vec<Emission>, at: Timestamp) {
+        let Some(stored) = job.event.as_ref().filter(|_| !emitted.is_empty()) else { return };
+        let lanes = self.scope.rooms.ledger().lanes();
+        let delivery = idempotency_key(&self.plan, job, stored);
+        let binding = self.plan.record.name.as_str();
+        for (number, emission) in emitted.into_iter().enumerate() {
+            self.part.emit(sending::emitted(binding, emission, number, &delivery, stored, at, lanes));
+        }
     }
 
     fn owe(&mut self, job: &Job, entry: LogEntry, attempts: u32, at: Timestamp, error: Option<ErrorInfo>) {

@@ -1,18 +1,20 @@
-//! What a binding sends when a delivery ended: an event that the flush appends together with the outcome.
+//! What a binding sends when a delivery ended, and what its function sent on the way: events that the flush appends
+//! together with the outcome.
 //!
-//! This room makes the event and nothing else: it is sent if and only if its outcome commits, and delivered from the ledger
+//! This room makes the events and nothing else: one is sent if and only if its outcome commits, and delivered from the ledger
 //! like any other. `record.rs` writes what it carries. See `docs/decisions/0010-outbox.md`.
 
 mod record;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bellwire_ledger::append::lane_of;
 use bellwire_ledger::{NewEvent, StoredEvent};
 use bellwire_schemas::brokers::{Sending, SendingPayload};
 use bellwire_schemas::service::BindingSpec;
-use bellwire_schemas::{ErrorInfo, Event, ReplayId, Timestamp};
-use bellwire_workers::Answer;
+use bellwire_schemas::{ErrorInfo, Event, ReplayId, SourceName, Timestamp};
+use bellwire_workers::{Answer, Emission};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -89,14 +91,8 @@ pub(crate) fn event(
         }
         SendingPayload::Result => record::result(report, bounds.event_bytes),
     };
-    let cause = &stored.event;
-    let mut extensions: std::collections::BTreeMap<String, Value> = PASSED_ON
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), cause.extensions.get(*name)?.clone())))
-        .collect();
-    // The Correlation extension of CloudEvents: the id of the event that directly caused this one.
-    extensions.insert("causationid".into(), cause.id.clone().into());
-    extensions.insert("parentaddress".into(), stored.address.to_string().into());
+    let mut extensions = BTreeMap::new();
+    descend(&mut extensions, stored);
     if let Some(key) = &stored.key {
         extensions.insert("partitionkey".into(), key.clone().into());
     }
@@ -111,14 +107,58 @@ pub(crate) fn event(
         data: (!data.is_empty()).then_some(data),
         ..Event::default()
     };
-    let own_lane = u64::from(stored.address.lane.0.saturating_sub(1));
-    NewEvent {
-        source: sending.to.clone(),
-        lane: lane_of(stored.key.as_deref(), own_lane, bounds.lanes),
-        key: stored.key.clone(),
-        dedup: None,
-        event: Arc::new(event),
+    new_event(sending.to.clone(), stored.key.clone(), event, stored, bounds.lanes)
+}
+
+/// An event that the function sent while it ran, as the `number`th of its attempt. `delivery` names the delivery.
+///
+/// What the function left out is filled in: an id that is the same in every attempt of the delivery, the binding as
+/// source, the time of the answer, and the key of the event that the function worked on.
+pub(crate) fn emitted(
+    binding: &str,
+    emission: Emission,
+    number: usize,
+    delivery: &str,
+    stored: &StoredEvent,
+    at: Timestamp,
+    lanes: u16,
+) -> NewEvent {
+    let Emission { to, mut event } = emission;
+    if event.id.is_empty() {
+        let parts = format!("{delivery}\n{number}");
+        event.id = Uuid::new_v5(&Uuid::NAMESPACE_URL, parts.as_bytes()).to_string();
     }
+    if event.source.is_empty() {
+        event.source = format!("bellwire:{binding}");
+    }
+    if event.time.is_empty() {
+        event.time = at.to_string();
+    }
+    let named = event.extensions.get("partitionkey").and_then(Value::as_str).map(str::to_owned);
+    let key = named.or_else(|| stored.key.clone());
+    if let Some(key) = &key {
+        event.extensions.insert("partitionkey".into(), key.clone().into());
+    }
+    descend(&mut event.extensions, stored);
+    new_event(to, key, event, stored, lanes)
+}
+
+/// Says which event this one comes from, and passes on what belongs to all that it brings about.
+fn descend(extensions: &mut BTreeMap<String, Value>, cause: &StoredEvent) {
+    for name in PASSED_ON {
+        if let Some(value) = cause.event.extensions.get(name) {
+            extensions.entry(name.to_owned()).or_insert_with(|| value.clone());
+        }
+    }
+    // The Correlation extension of CloudEvents: the id of the event that directly caused this one.
+    extensions.insert("causationid".into(), cause.event.id.clone().into());
+    extensions.insert("parentaddress".into(), cause.address.to_string().into());
+}
+
+fn new_event(to: SourceName, key: Option<String>, event: Event, cause: &StoredEvent, lanes: u16) -> NewEvent {
+    let own_lane = u64::from(cause.address.lane.0.saturating_sub(1));
+    let lane = lane_of(key.as_deref(), own_lane, lanes);
+    NewEvent { source: to, lane, key, dedup: None, event: Arc::new(event) }
 }
 
 fn id(binding: &str, stored: &StoredEvent, report: &Report<'_>) -> String {

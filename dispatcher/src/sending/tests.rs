@@ -38,7 +38,7 @@ fn failure() -> ErrorInfo {
 }
 
 fn answer(payload: &[u8]) -> Answer {
-    Answer { payload: Bytes::copy_from_slice(payload), content_type: None }
+    Answer { payload: Bytes::copy_from_slice(payload), ..Answer::default() }
 }
 
 fn report(end: End<'_>) -> Report<'_> {
@@ -202,7 +202,11 @@ fn the_answer_alone_keeps_its_bytes_and_its_type() {
     let new = sent(End::Delivered(&answer(b"{\"n\":1.10}")), SendingPayload::Result, b"{}");
     assert_eq!(new.event.data.as_deref(), Some(&b"{\"n\":1.10}"[..]));
     assert_eq!(new.event.datacontenttype.as_deref(), Some("application/json"));
-    let image = Answer { payload: Bytes::from_static(&[0xff]), content_type: Some("image/png".into()) };
+    let image = Answer {
+        payload: Bytes::from_static(&[0xff]),
+        content_type: Some("image/png".into()),
+        emitted: Vec::new(),
+    };
     let new = sent(End::Delivered(&image), SendingPayload::Result, b"{}");
     assert_eq!(new.event.datacontenttype.as_deref(), Some("image/png"));
     let new = sent(End::Delivered(&answer(b"")), SendingPayload::Result, b"{}");

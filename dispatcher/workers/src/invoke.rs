@@ -9,6 +9,8 @@ use bellwire_schemas::outlet::Outgoing;
 use bellwire_schemas::{ErrorInfo, FunctionName};
 use bytes::Bytes;
 
+use crate::emit::Emission;
+
 /// One call of one function.
 #[derive(Clone, Debug)]
 pub struct Invocation {
@@ -81,6 +83,8 @@ pub struct Answer {
     pub payload: Bytes,
     /// Its media type, when the function said one.
     pub content_type: Option<String>,
+    /// Events that it sent on the way to this answer, in order.
+    pub emitted: Vec<Emission>,
 }
 
 /// Something that can run functions, and asks for consent before it hands an event over. `invoke` waits for a free worker slot, never longer than the caller waits for

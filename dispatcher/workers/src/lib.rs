@@ -2,10 +2,11 @@
 //!
 //! This room runs one invocation when told to and says how it ended. It knows nothing of bindings, retries or the
 //! ledger. Read `invoke.rs` first (the contract), then `pool/` (processes) and `runtime_api/` (what they speak);
-//! `http/` calls endpoints, `outlet.rs` sends to destinations, `bootstraps/` holds the programs that run plain handlers, `exec.rs` is the last step
-//! before a worker's own program. Linux 5.4 or newer.
+//! `http/` calls endpoints, `outlet.rs` sends to destinations, `emit.rs` takes events that functions send while they run, `bootstraps/`
+//! holds the programs that run plain handlers, `exec.rs` is the last step before a worker's own program. Linux 5.4 or newer.
 
 pub mod bootstraps;
+pub mod emit;
 pub mod exec;
 pub mod http;
 pub mod invoke;
@@ -16,6 +17,7 @@ pub mod runtime_api;
 /// Log target of workers that cannot start: `dev` shows the same on its screen, and leaves these lines out.
 pub const START_LOG: &str = "bellwire_workers::start";
 
+pub use emit::Emission;
 pub use exec::exec_main;
 pub use http::tls::tls_config;
 pub use invoke::{Answer, Consent, Invocation, InvocationResult, Invoker};

@@ -89,7 +89,7 @@ impl Post {
             }
         };
         let logs = answer.iter().map(|place| format!("sent to {place}")).collect();
-        let answer = answer.map(|place| Answer { payload: Bytes::from(place), content_type: None });
+        let answer = answer.map(|place| Answer { payload: Bytes::from(place), ..Answer::default() });
         InvocationResult { duration: begun.elapsed(), logs, answer, ..failed(unavailable(String::new())) }
     }
 }

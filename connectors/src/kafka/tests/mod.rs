@@ -1,6 +1,7 @@
 //! Against librdkafka's mock cluster, which is fast and alone, and against the broker of `BELLWIRE_TEST_KAFKA`.
 
 mod broker;
+mod contract;
 mod envelope;
 mod mock;
 mod outlet;

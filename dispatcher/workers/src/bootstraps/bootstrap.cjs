@@ -9,6 +9,7 @@ const path = require('path');
 const { pathToFileURL } = require('url');
 
 const PREFIX = '/2018-06-01/runtime/';
+const EMIT = '/bellwire/v1/invocation/';
 const ERROR_TYPE = 'Lambda-Runtime-Function-Error-Type';
 
 class Fault extends Error {
@@ -28,7 +29,8 @@ class Api {
   }
 
   call(method, route, body, headers) {
-    let head = `${method} ${PREFIX}${route} HTTP/1.1\r\nHost: runtime\r\n`;
+    const target = route.startsWith('/') ? route : PREFIX + route;
+    let head = `${method} ${target} HTTP/1.1\r\nHost: runtime\r\n`;
     for (const [name, value] of Object.entries(headers || {})) head += `${name}: ${value}\r\n`;
     if (method === 'POST') {
       head += `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`;
@@ -52,6 +54,11 @@ class Api {
     // The controller is gone; nobody is left to tell.
     this.socket.on('error', () => process.exit(0));
     this.socket.on('close', () => process.exit(0));
+  }
+
+  close() {
+    this.socket.removeAllListeners('close');
+    this.socket.destroy();
   }
 
   take(chunk) {
@@ -135,6 +142,24 @@ function isModule(file) {
   }
 }
 
+// Sends an event to `topic.<name>` or `destination.<name>` if the invocation succeeds, with its outcome. `options`:
+// type, subject, id, key. Rejects when the event is refused.
+async function emit(id, to, data, { type, subject, id: name, key } = {}) {
+  const values = { type, subject, id: name, partitionkey: key };
+  const headers = {};
+  for (const [attribute, value] of Object.entries(values)) {
+    if (value !== undefined && value !== null) headers[`ce-${attribute}`] = encodeURIComponent(value);
+  }
+  // A connection of its own: several may be sent at the same time.
+  const own = new Api(process.env.AWS_LAMBDA_RUNTIME_API);
+  const route = `${EMIT}${encodeURIComponent(id)}/emit/${encodeURIComponent(to)}`;
+  const answer = await own.call('POST', route, toJson(data), headers);
+  own.close();
+  if (answer.status !== 202) {
+    throw new Error(`the event to ${to} was refused: ${fromJson(answer.body).errorMessage}`);
+  }
+}
+
 function contextOf(headers, finish) {
   const deadline = Number(headers['lambda-runtime-deadline-ms'] || 0);
   return {
@@ -147,6 +172,7 @@ function contextOf(headers, finish) {
     logGroupName: process.env.AWS_LAMBDA_LOG_GROUP_NAME,
     logStreamName: process.env.AWS_LAMBDA_LOG_STREAM_NAME,
     callbackWaitsForEmptyEventLoop: true,
+    emit: (to, data, options) => emit(headers['lambda-runtime-aws-request-id'], to, data, options),
     getRemainingTimeInMillis: () => Math.max(deadline - Date.now(), 0),
     done: finish,
     succeed: (result) => finish(null, result),

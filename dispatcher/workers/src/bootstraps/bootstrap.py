@@ -12,8 +12,10 @@ import sys
 import time
 import traceback
 from decimal import Decimal
+from urllib.parse import quote
 
 PREFIX = "/2018-06-01/runtime/"
+EMIT = "/bellwire/v1/invocation/"
 ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 
 
@@ -36,7 +38,8 @@ class Api:
         self.buffer = b""
 
     def call(self, method, path, body=b"", headers=()):
-        lines = ["%s %s%s HTTP/1.1" % (method, PREFIX, path), "Host: runtime"]
+        path = path if path.startswith("/") else PREFIX + path
+        lines = ["%s %s HTTP/1.1" % (method, path), "Host: runtime"]
         lines += ["%s: %s" % pair for pair in headers]
         if method == "POST":
             lines += ["Content-Type: application/json", "Content-Length: %d" % len(body)]
@@ -106,6 +109,22 @@ class Context:
 
     def get_remaining_time_in_millis(self):
         return max(self._deadline_ms - int(time.time() * 1000), 0)
+
+    def emit(self, to, data=None, *, type=None, subject=None, id=None, key=None):
+        """Sends an event to `topic.<name>` or `destination.<name>` if this invocation succeeds, with its outcome.
+
+        `data` is anything with a JSON form. Raises ValueError when the event is refused.
+        """
+        values = {"type": type, "subject": subject, "id": id, "partitionkey": key}
+        headers = [("ce-" + name, quote(str(value), safe=" ")) for name, value in values.items() if value is not None]
+        path = "%s%s/emit/%s" % (EMIT, self.aws_request_id, quote(to, safe=""))
+        # A connection of its own: threads of the handler may send at the same time.
+        api = Api(os.environ["AWS_LAMBDA_RUNTIME_API"])
+        status, _, body = api.call("POST", path, to_json(data), headers + [("Connection", "close")])
+        if api.socket is not None:
+            api.socket.close()
+        if status != 202:
+            raise ValueError("the event to %s was refused: %s" % (to, from_json(body)["errorMessage"]))
 
     def log(self, message):
         sys.stdout.write(str(message))

@@ -211,7 +211,10 @@ impl Endpoint {
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         if response.status().is_success() {
             let content_type = text("content-type").map(str::to_owned);
-            return Verdict { answer: Ok(Answer { payload: body, content_type }), retry_after: None };
+            return Verdict {
+                answer: Ok(Answer { payload: body, content_type, ..Answer::default() }),
+                retry_after: None,
+            };
         }
         reply::refusal(response.status(), text("retry-after"), text("location"), &body, self.clock.now())
     }

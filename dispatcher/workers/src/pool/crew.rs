@@ -260,7 +260,7 @@ impl Crew {
         let child = self.shared.spawner.spawn(command).await;
         let child = child.map_err(|error| system_error("start the worker", &error))?;
         let crew = self.me.clone();
-        let desk = Desk::new(logs, move |change| {
+        let desk = Desk::new(logs, self.shared.outbox.clone(), move |change| {
             if let Some(crew) = crew.upgrade() {
                 match change {
                     Change::Ready => crew.offer(number),

@@ -16,7 +16,7 @@ pub mod status;
 pub mod version;
 pub mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,11 +25,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bellwire_schemas::service::{FunctionSpec, Target};
-use bellwire_schemas::{Clock, ErrorInfo, FailureClass, FunctionName};
+use bellwire_schemas::{Clock, ErrorInfo, FailureClass, FunctionName, SourceName};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use crate::emit::Outbox;
 use crate::http::Callers;
 use crate::outlet::Opener;
 use crate::{Invocation, InvocationResult, Invoker};
@@ -59,6 +60,8 @@ pub struct WorkersConfig {
     pub tick: Duration,
     /// Opens destinations. Default: none can be opened.
     pub outlets: Opener,
+    /// Most bytes of the events that one attempt sends (`limits.event_size`). Default 1 MiB.
+    pub emitted_bytes: usize,
 }
 
 impl WorkersConfig {
@@ -73,6 +76,7 @@ impl WorkersConfig {
             init_timeout: Duration::from_secs(30),
             tick: Duration::from_secs(1),
             outlets: Opener::default(),
+            emitted_bytes: 1 << 20,
         }
     }
 }
@@ -128,6 +132,8 @@ pub struct Shared {
     pub callers: Callers,
     /// Processes that are alive or starting.
     pub processes: Tally,
+    /// Where functions may send events.
+    pub outbox: Outbox,
     crews: std::sync::Mutex<Vec<Weak<Crew>>>,
 }
 
@@ -198,7 +204,9 @@ impl Workers {
             .map_err(|source| WorkersError::State { path: config.state_dir.clone(), source })?;
         let spawner = Spawner::start().map_err(WorkersError::Spawner)?;
         let callers = Callers::new(config.clock.clone()).map_err(WorkersError::Http)?;
+        let outbox = Outbox::new(config.emitted_bytes);
         let shared = Arc::new(Shared {
+            outbox,
             config,
             ground,
             spawner,
@@ -246,6 +254,11 @@ impl Workers {
             function.remove();
         }
         Ok(applied)
+    }
+
+    /// Makes these the sources to which functions may send events while they run. Default: none.
+    pub fn let_emit(&self, sources: BTreeSet<SourceName>) {
+        self.shared.outbox.set(sources);
     }
 
     /// All functions by name.

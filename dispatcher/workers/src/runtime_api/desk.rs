@@ -12,6 +12,7 @@ use super::body::{self, Read};
 use super::event::Event;
 use super::machine::{Call, Phase, Received, Refusal, Reply, step};
 use crate::Answer;
+use crate::emit::{Emission, MAX_EVENTS, Outbox};
 use crate::pool::logs::Logs;
 
 /// What the pool is told about a worker.
@@ -56,6 +57,8 @@ pub enum Posted {
 struct Running {
     event: Arc<Event>,
     done: oneshot::Sender<Ending>,
+    emitted: Vec<Emission>,
+    emitted_bytes: usize,
 }
 
 struct Inner {
@@ -70,14 +73,16 @@ pub struct Desk {
     inner: Mutex<Inner>,
     /// What the worker prints.
     pub logs: Logs,
+    /// Where its functions may send events.
+    pub outbox: Outbox,
     on_change: Box<dyn Fn(Change) + Send + Sync>,
 }
 
 impl Desk {
     /// Opens the desk of a worker that is starting; `on_change` is called without the desk's lock held.
-    pub fn new(logs: Logs, on_change: impl Fn(Change) + Send + Sync + 'static) -> Self {
+    pub fn new(logs: Logs, outbox: Outbox, on_change: impl Fn(Change) + Send + Sync + 'static) -> Self {
         let inner = Inner { phase: Phase::Init, poll: None, running: None, init_error: None };
-        Self { inner: Mutex::new(inner), logs, on_change: Box::new(on_change) }
+        Self { inner: Mutex::new(inner), logs, outbox, on_change: Box::new(on_change) }
     }
 
     /// The worker asks for work.
@@ -115,14 +120,16 @@ impl Desk {
         let (reply, phase) = step(&inner.phase, Call::Answer(id, read.received));
         let Some(phase) = phase else { return reply };
         inner.phase = phase;
-        let running = inner.running.take();
+        let mut running = inner.running.take();
         drop(inner);
+        let emitted =
+            running.as_mut().map(|running| std::mem::take(&mut running.emitted)).unwrap_or_default();
         let answer = match (read.received, posted) {
             (Received::Whole, Posted::Error) => Err(body::error(FailureClass::Function, header, &read.bytes)),
             (Received::Whole, Posted::Response) => match read.trailers.as_ref().and_then(body::trailer_error)
             {
                 Some(error) => Err(error),
-                None => Ok(Answer { payload: read.bytes, content_type: media }),
+                None => Ok(Answer { payload: read.bytes, content_type: media, emitted }),
             },
             (Received::TooLarge, _) => Err(ErrorInfo::platform(
                 FailureClass::BadResponse,
@@ -141,6 +148,21 @@ impl Desk {
         (self.on_change)(Change::Answered);
         if let Some(running) = running {
             let _ = running.done.send(Ending { answer, logs: self.logs.take(), at: Instant::now() });
+        }
+        reply
+    }
+
+    /// The function sends an event, which is kept until its answer.
+    pub fn emit(&self, id: &str, emission: Emission) -> Reply {
+        let mut inner = self.lock();
+        let (reply, _) = step(&inner.phase, Call::Emit(id));
+        if let (Reply::Accepted, Some(running)) = (reply, &mut inner.running) {
+            let bytes = running.emitted_bytes + emission.event.size_bytes();
+            if running.emitted.len() >= MAX_EVENTS || bytes > self.outbox.bytes() {
+                return Reply::Refused(Refusal::TooMuch);
+            }
+            running.emitted_bytes = bytes;
+            running.emitted.push(emission);
         }
         reply
     }
@@ -177,7 +199,7 @@ impl Desk {
         poll.send(event.clone()).map_err(|_| NotWaiting)?;
         let (done, receive) = oneshot::channel();
         inner.phase = Phase::Running(event.id.clone());
-        inner.running = Some(Running { event, done });
+        inner.running = Some(Running { event, done, emitted: Vec::new(), emitted_bytes: 0 });
         Ok(receive)
     }
 

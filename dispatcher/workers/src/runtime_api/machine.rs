@@ -25,6 +25,8 @@ pub enum Call<'a> {
     Next,
     /// `POST /runtime/invocation/{id}/response` or `…/error`, with what became of its body.
     Answer(&'a str, Received),
+    /// Our own `POST /bellwire/v1/invocation/{id}/emit/{source}`.
+    Emit(&'a str),
     /// `POST /runtime/init/error`.
     InitError,
     /// `GET /runtime/restore/next`, called only by a worker that was told to use snapshots.
@@ -76,6 +78,8 @@ pub enum Refusal {
     UnknownMode,
     /// Nobody waits for this worker any more.
     Gone,
+    /// The event would be too much for one attempt; the invocation goes on without it.
+    TooMuch,
 }
 
 impl Refusal {
@@ -90,6 +94,11 @@ impl Refusal {
             Self::Truncated => (400, "TruncatedHTTPRequest", "the request body ended early"),
             Self::UnknownMode => (400, "InvalidFunctionResponseMode", "the response mode is not known"),
             Self::Gone => (410, "Gone", "nobody waits for this worker any more"),
+            Self::TooMuch => (
+                413,
+                "RequestEntityTooLarge",
+                "the events of one attempt are more than 100, or together larger than `limits.event_size`",
+            ),
         }
     }
 }
@@ -116,10 +125,11 @@ pub fn step(phase: &Phase, call: Call<'_>) -> (Reply, Option<Phase>) {
                 Received::UnknownMode => (Refused(Refusal::UnknownMode), None),
             }
         }
-        (Phase::Answered(last), Call::Answer(id, _)) if **last == *id => {
+        (Phase::Running(current), Call::Emit(id)) if **current == *id => (Accepted, None),
+        (Phase::Answered(last), Call::Answer(id, _) | Call::Emit(id)) if **last == *id => {
             (Refused(Refusal::InvalidTransition), None)
         }
-        (_, Call::Answer(..)) => (Refused(Refusal::InvalidRequestId), None),
+        (_, Call::Answer(..) | Call::Emit(_)) => (Refused(Refusal::InvalidRequestId), None),
     }
 }
 
@@ -160,6 +170,12 @@ mod tests {
             (running(), Call::Answer("b", big), refused(Refusal::InvalidRequestId), running()),
             (running(), Call::Answer("a", Truncated), refused(Refusal::Truncated), answered()),
             (running(), Call::Answer("a", UnknownMode), refused(Refusal::UnknownMode), running()),
+            // Events: the running id only, before its answer.
+            (running(), Call::Emit("a"), Reply::Accepted, running()),
+            (running(), Call::Emit("b"), refused(Refusal::InvalidRequestId), running()),
+            (answered(), Call::Emit("a"), refused(Refusal::InvalidTransition), answered()),
+            (Phase::Ready, Call::Emit("a"), refused(Refusal::InvalidRequestId), Phase::Ready),
+            (Phase::Ended, Call::Emit("a"), refused(Refusal::Gone), Phase::Ended),
             // Init errors: before the first `next` only, and they end the worker.
             (Phase::Init, Call::InitError, Reply::Accepted, Phase::Ended),
             (Phase::Ready, Call::InitError, refused(Refusal::InvalidTransition), Phase::Ready),

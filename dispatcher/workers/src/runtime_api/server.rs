@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::body::{self, ERROR_TYPE};
 use super::desk::{Desk, Next, Posted};
 use super::machine::{Call, Received, Refusal, Reply};
+use crate::emit;
 
 /// Room for one request head. Clients send error causes as a header of up to 1 MiB.
 const MAX_HEAD_BYTES: usize = 4 * 1024 * 1024;
@@ -46,6 +47,7 @@ pub async fn serve(stream: TcpStream, desk: Arc<Desk>) {
 enum Route {
     Next,
     Answer(String, Posted),
+    Emit(String, String),
     InitError,
     RestoreNext,
     RestoreError,
@@ -54,6 +56,14 @@ enum Route {
 }
 
 fn route(method: &Method, path: &str) -> Route {
+    if let Some(path) = path.strip_prefix(emit::PREFIX) {
+        let parts = path.strip_prefix("invocation/").and_then(|rest| rest.split_once("/emit/"));
+        return match parts {
+            Some(_) if *method != Method::POST => Route::WrongMethod,
+            Some((id, to)) => Route::Emit(percent_decode(id), percent_decode(to)),
+            None => Route::Unknown,
+        };
+    }
     let Some(path) = path.strip_prefix(PREFIX) else { return Route::Unknown };
     let (expected, route) = match path {
         "invocation/next" => (Method::GET, Route::Next),
@@ -90,6 +100,7 @@ async fn handle(desk: &Desk, request: Request<Incoming>) -> Response<Full<Bytes>
             let media = header(&head.headers, CONTENT_TYPE.as_str()).map(str::to_owned);
             reply(desk.answer(&id, posted, header(&head.headers, ERROR_TYPE), read, media))
         }
+        Route::Emit(id, to) => take_event(desk, &id, &to, &head.headers, body).await,
         Route::InitError => init_error(desk, Call::InitError, &head.headers, body).await,
         Route::RestoreError => init_error(desk, Call::RestoreError, &head.headers, body).await,
         Route::RestoreNext => reply(desk.restore()),
@@ -110,6 +121,31 @@ async fn next(desk: &Desk) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(event.payload.clone()));
     *response.headers_mut() = event.headers.clone();
     response
+}
+
+async fn take_event(
+    desk: &Desk,
+    id: &str,
+    to: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Response<Full<Bytes>> {
+    let read = body::read(body).await;
+    match read.received {
+        Received::Whole => {}
+        Received::TooLarge => return reply(Reply::Refused(Refusal::TooMuch)),
+        Received::Truncated | Received::UnknownMode => return reply(Reply::Refused(Refusal::Truncated)),
+    }
+    if !desk.outbox.knows(to) {
+        let message = format!(
+            "nothing named `{to}` takes events: name a topic's source, such as `topic.<topic>`, or `destination.<name>`"
+        );
+        return refusal(404, "UnknownTarget", &message);
+    }
+    match emit::read(to, headers, &read.bytes) {
+        Ok(emission) => reply(desk.emit(id, emission)),
+        Err(problem) => refusal(400, "InvalidEvent", &problem),
+    }
 }
 
 async fn init_error(

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bellwire_schemas::FailureClass;
 use bellwire_schemas::service::Target;
+use bellwire_workers::emit::Outbox;
 use bellwire_workers::pool::logs::Logs;
 use bellwire_workers::runtime_api::desk::Desk;
 use bellwire_workers::runtime_api::event::Event;
@@ -116,7 +117,7 @@ END
 /// A desk behind a real port, without a process.
 async fn desk() -> (Arc<Desk>, String) {
     let (output, _input) = std::io::pipe().unwrap();
-    let desk = Arc::new(Desk::new(Logs::new(output.into()).unwrap(), |_| {}));
+    let desk = Arc::new(Desk::new(Logs::new(output.into()).unwrap(), Outbox::new(1_000), |_| {}));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let served = desk.clone();
