@@ -58,7 +58,10 @@ impl Topic {
     }
 
     fn consume(&self) -> anyhow::Result<f64> {
-        let config = self.client().set("group.id", unique("bare")).set("enable.auto.commit", "false").clone();
+        let mut config = self.client();
+        config.set("group.id", unique("bare")).set("enable.auto.commit", "false").set("check.crcs", "true");
+        // As the source has it: what is fetched ahead of the first message would not count.
+        config.set("queued.max.messages.kbytes", "16384").set("fetch.queue.backoff.ms", "10");
         let consumer: BaseConsumer = config.create()?;
         let mut all = TopicPartitionList::new();
         all.add_partition_range(&self.name, 0, PARTITIONS - 1);

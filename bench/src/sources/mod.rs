@@ -137,7 +137,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     if wanted(Broker::Sqs) {
         let server = if options.shared { None } else { Some(block_in_place(Ministack::start)?) };
         let address = server.as_ref().map_or_else(shared::aws, |server| Ok(server.url()))?;
-        let mut broker = sqs::Queue::new(&address, (options.messages / 100).max(1)).await?;
+        let mut broker = sqs::Queue::new(&address, (options.messages / 100).max(1));
         rows.push(compare(&mut broker, &ledgers, options.rounds, &SQS, &mut report).await?);
     }
     report.table("sources", "messages/s, 300 B of JSON", rows);

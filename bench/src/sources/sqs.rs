@@ -1,4 +1,4 @@
-//! SQS: a standard queue, filled anew for each round.
+//! SQS: a standard queue, a new one for each round: what a reader was handed and left, nobody else sees for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,8 +28,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Makes a queue for so many messages.
-    pub async fn new(endpoint: &str, messages: usize) -> anyhow::Result<Self> {
+    /// Queues for so many messages.
+    pub fn new(endpoint: &str, messages: usize) -> Self {
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::new("test", "test", None, None, "bench"))
@@ -37,9 +37,7 @@ impl Queue {
             .endpoint_url(endpoint)
             .http_client(aws_smithy_http_client::Builder::new().build_http());
         let client = Client::from_conf(config.build());
-        let made = client.create_queue().queue_name(unique("rates")).send().await?;
-        let url = made.queue_url.context("a queue has a URL")?;
-        Ok(Self { client, url, endpoint: endpoint.into(), messages })
+        Self { client, url: String::new(), endpoint: endpoint.into(), messages }
     }
 
     async fn send(client: Client, url: String, numbers: Vec<usize>) -> anyhow::Result<()> {
@@ -81,6 +79,8 @@ impl Upstream for Queue {
     }
 
     async fn refill(&mut self) -> anyhow::Result<()> {
+        let made = self.client.create_queue().queue_name(unique("rates")).send().await?;
+        self.url = made.queue_url.context("a queue has a URL")?;
         let numbers: Vec<usize> = (0..self.messages).collect();
         let mut tasks = JoinSet::new();
         for batch in numbers.chunks(BATCH) {

@@ -26,6 +26,8 @@ use crate::{Content, Parcel};
 const POLL: Duration = Duration::from_millis(50);
 /// Records that are taken over at once.
 const GULP: usize = 512;
+/// How long room is waited for before the brokers are held back: pausing throws away what was fetched ahead.
+const PAUSE_AFTER: Duration = Duration::from_secs(2);
 /// How often the broker is told how far we are.
 const HINT_EVERY: Duration = Duration::from_secs(1);
 /// How long a revocation waits for the batch in flight. The group waits for us as long, at most `max.poll.interval.ms`.
@@ -82,13 +84,15 @@ struct Poller<'a> {
     setup: &'a Setup,
     shared: &'a Shared,
     paused: bool,
+    /// Since when there is no room.
+    full_since: Option<Instant>,
     hinted: Instant,
     last: Option<Place>,
 }
 
 impl<'a> Poller<'a> {
     fn new(client: &'a Client, setup: &'a Setup, shared: &'a Shared) -> Self {
-        Self { client, setup, shared, paused: false, hinted: Instant::now(), last: None }
+        Self { client, setup, shared, paused: false, full_since: None, hinted: Instant::now(), last: None }
     }
 
     fn run(mut self) {
@@ -102,6 +106,14 @@ impl<'a> Poller<'a> {
             let (full, room) = (state.is_full(), state.has_room());
             drop(state);
             self.obey(&starts, &stops);
+            if full && !self.paused {
+                let since = *self.full_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < PAUSE_AFTER {
+                    self.shared.wait_for_room(POLL);
+                    continue;
+                }
+            }
+            self.full_since = None;
             self.dam(full, room);
             if self.hinted.elapsed() >= HINT_EVERY {
                 self.hinted = Instant::now();

