@@ -18,8 +18,9 @@ pub fn open(destination: &Destination) -> Result<Arc<dyn Outlet>, String> {
         #[cfg(feature = "sqs")]
         Destination::Sqs(queue) => crate::sqs::open_outlet(queue),
         #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
-        Destination::Kafka(_) | Destination::Rabbitmq(_) | Destination::Sqs(_) => {
-            Err(format!("this program was built without `{}`", destination.word()))
-        }
+        Destination::Kafka(_) | Destination::Rabbitmq(_) | Destination::Sqs(_) => Err(format!(
+            "this program was built without `{}`: build it with its default features",
+            destination.word()
+        )),
     }
 }

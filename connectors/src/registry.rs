@@ -75,9 +75,10 @@ pub(crate) fn open(spec: &Arc<SourceSpec>) -> Result<Opened, String> {
         #[cfg(feature = "sqs")]
         SourceKind::Sqs(sqs) => crate::sqs::open(spec, sqs),
         #[allow(unreachable_patterns, reason = "kinds whose feature is on have a line above")]
-        SourceKind::Kafka(_) | SourceKind::Rabbitmq(_) | SourceKind::Sqs(_) => {
-            Err(format!("this program was built without `{}`", spec.kind.word()))
-        }
+        SourceKind::Kafka(_) | SourceKind::Rabbitmq(_) | SourceKind::Sqs(_) => Err(format!(
+            "this program was built without `{}`: build it with its default features",
+            spec.kind.word()
+        )),
         SourceKind::Outbox => Ok(Opened::Inside),
     }
 }
