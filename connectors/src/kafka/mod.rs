@@ -5,7 +5,7 @@
 //! broker keeps for the group are a hint for lag tools, told afterwards and never read. It refuses to read from
 //! where anybody but the ledger says, to jump backwards, and to pass over a gap in silence.
 //!
-//! `poller.rs` owns the thread that serves librdkafka, `state.rs` is where it meets `client.rs`, the connector;
+//! `poller.rs` owns the thread that serves librdkafka, `state.rs` (with `part.rs`) is where it meets `client.rs`, the connector;
 //! `resolve.rs` decides where reading begins; `envelope.rs` makes events and is pure; `outlet.rs` sends. Read
 //! `state.rs` first.
 
@@ -13,6 +13,7 @@ mod client;
 mod config;
 pub mod envelope;
 mod outlet;
+mod part;
 mod poller;
 mod position;
 mod resolve;

@@ -18,8 +18,9 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::Setup;
 use super::envelope::{self, Record, RecordTime};
+use super::part::{Entry, Place, Start};
 use super::position::Mark;
-use super::state::{Entry, Place, Shared, Start};
+use super::state::Shared;
 use crate::{Content, Parcel};
 
 /// Longest wait for librdkafka when nothing comes; an order waits no longer than this.

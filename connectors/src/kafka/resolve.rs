@@ -14,9 +14,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 
 use super::client::KafkaConnector;
+use super::part::{Begin, Entry, Loss, Place, Stage};
 use super::poller::Client;
 use super::position::{Mark, parse_topic, shard, topic_shard, topic_text};
-use super::state::{Begin, Entry, Loss, Place, Shared, Stage};
+use super::state::Shared;
 use crate::contract::{Batch, ConnectorError, Content, Parcel};
 
 /// How long a question to the broker may take.

@@ -4,16 +4,16 @@
 //! Every reading of a partition has an epoch of its own: whatever was fetched, buffered or handed over in an earlier
 //! one is worth nothing in the next.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bellwire_ledger::PositionAdvance;
-use rdkafka::Offset;
 use tokio::sync::Notify;
 
+use super::part::{Begin, Entry, Loss, Part, Place, Stage, Start};
 use super::position::{Mark, shard};
-use crate::contract::{Batch, Limit, Parcel, Receipt};
+use crate::contract::{Batch, Limit, Receipt};
 
 /// Most records that wait for the ledger.
 pub(super) const MAX_RECORDS: usize = 20_000;
@@ -21,102 +21,6 @@ pub(super) const MAX_RECORDS: usize = 20_000;
 pub(super) const MAX_BYTES: usize = 32 << 20;
 /// A complaint of librdkafka is forgotten after this long without another one.
 const COMPLAINT_LASTS: Duration = Duration::from_secs(30);
-
-/// A partition.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: i32,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
-    }
-}
-
-/// What waits for the ledger: a record, a note in its place, or a position alone.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// The position once it is durable.
-    pub(super) mark: Mark,
-    /// The message.
-    pub(super) parcel: Option<Parcel>,
-    /// About what it takes.
-    pub(super) bytes: usize,
-}
-
-/// How far a partition has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Ours; where to read is not known yet.
-    Claimed,
-    /// Known; librdkafka is to be told.
-    Starting,
-    /// Records come.
-    Reading,
-    /// The broker has nothing at the position.
-    Lost(Loss),
-    /// Nothing more is read until somebody decides.
-    Halted(String),
-    /// About to be given up.
-    Leaving,
-}
-
-/// What is wrong with a position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// The broker says that it is out of range, of this partition or of another.
-    OutOfRange,
-    /// The record before it is another one than was read.
-    Remade,
-}
-
-/// One partition in one epoch.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) epoch: u64,
-    pub(super) stage: Stage,
-    /// The version of the ledger's position.
-    pub(super) version: u64,
-    /// The offset that comes next from the broker, or a later one.
-    pub(super) next: i64,
-    /// The record before it, and its time: reading began there to see whether it is still the same.
-    witness: Option<Mark>,
-    /// No record came in this epoch.
-    fresh: bool,
-    /// How often the position was found out of range in vain.
-    pub(super) tries: u8,
-    /// Where to begin could not be found out; not asked again before.
-    pub(super) not_before: Option<Instant>,
-    queue: VecDeque<Entry>,
-    /// What the ledger holds, and whether the broker was told.
-    confirmed: Option<i64>,
-    hinted: Option<i64>,
-}
-
-/// A reading that librdkafka is to begin.
-#[derive(Clone, Debug)]
-pub(super) struct Start {
-    pub(super) place: Place,
-    pub(super) epoch: u64,
-    pub(super) from: Offset,
-}
-
-/// Where a partition is to be read.
-#[derive(Debug)]
-pub(super) struct Begin {
-    /// The version of the ledger's position; 0: none.
-    pub(super) version: u64,
-    /// Where librdkafka begins.
-    pub(super) from: Offset,
-    /// The first offset that counts.
-    pub(super) next: i64,
-    /// The record at `from` that must be the same as before.
-    pub(super) witness: Option<Mark>,
-    /// What is written first.
-    pub(super) entry: Option<Entry>,
-}
 
 #[derive(Debug)]
 struct InFlight {
@@ -280,24 +184,6 @@ impl Shared {
         }
         drop(state);
         self.arrived.notify_one();
-    }
-}
-
-impl Part {
-    fn claimed(epoch: u64) -> Self {
-        Self {
-            epoch,
-            stage: Stage::Claimed,
-            version: 0,
-            next: 0,
-            witness: None,
-            fresh: true,
-            tries: 0,
-            not_before: None,
-            queue: VecDeque::new(),
-            confirmed: None,
-            hinted: None,
-        }
     }
 }
 
