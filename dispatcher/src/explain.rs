@@ -145,6 +145,11 @@ impl Case<'_> {
             OwedReason::Retry => "retry",
             OwedReason::Redrive => "redrive",
             OwedReason::Replay(_) => "replay",
+            OwedReason::Parked => "key-parked",
+            OwedReason::Blocked => "key-blocked",
+            OwedReason::Delayed => "deliver-at",
+            OwedReason::Debounced => "debounce",
+            OwedReason::Cancelled => "cancel-requested",
         };
         let overdue = owed.next_at <= self.now;
         self.held_or(Finding {

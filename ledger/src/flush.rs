@@ -105,6 +105,8 @@ pub struct Owed {
     pub error: Option<ErrorInfo>,
     /// Why it is owed.
     pub reason: OwedReason,
+    /// The event's ordering key: what a binding in order is resumed by.
+    pub key: Option<String>,
 }
 
 /// Why a delivery is owed outside the cursor.
@@ -116,6 +118,16 @@ pub enum OwedReason {
     Redrive,
     /// A replay asked for it.
     Replay(ReplayId),
+    /// It waits behind an earlier delivery of its key; no attempt was made.
+    Parked,
+    /// Its attempts are used up and its key waits with it, until an operator cancels or redrives it.
+    Blocked,
+    /// Its event asked for a later time.
+    Delayed,
+    /// It is the last event of a burst so far.
+    Debounced,
+    /// An operator asked to give it up, and its binding has not seen to that yet.
+    Cancelled,
 }
 
 /// A delivery that was given up, with cause and a copy of the event.

@@ -103,6 +103,20 @@ pub struct RetryPolicy {
     pub max_delay: Duration,
     /// Error names that end the delivery at once.
     pub non_retryable: Vec<String>,
+    /// What follows the last attempt.
+    #[serde(default)]
+    pub exhausted: Exhausted,
+}
+
+/// What follows the last attempt of a delivery (`retry.exhausted`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exhausted {
+    /// It becomes a dead letter, and its key goes on.
+    #[default]
+    SkipEvent,
+    /// It stays owed, and everything of its key waits behind it until an operator cancels or redrives it.
+    BlockKey,
 }
 
 impl Default for RetryPolicy {
@@ -113,6 +127,7 @@ impl Default for RetryPolicy {
             min_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(300),
             non_retryable: Vec::new(),
+            exhausted: Exhausted::SkipEvent,
         }
     }
 }

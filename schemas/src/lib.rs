@@ -24,7 +24,7 @@ mod vital;
 
 pub use clock::{Clock, Timestamp};
 pub use crash::crash_point;
-pub use delivery::{ErrorInfo, FailureClass, FinalState, RetryPolicy};
+pub use delivery::{ErrorInfo, Exhausted, FailureClass, FinalState, RetryPolicy};
 pub use event::Event;
 pub use ids::{
     Address, BindingId, BindingName, ControllerId, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName,

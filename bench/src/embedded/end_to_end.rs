@@ -9,7 +9,7 @@ use bellwire_dispatcher::{Configuration, Handle, LeaseOptions, Rooms};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{Append, Arrival, BindingRecord, Feed, Ledger};
 use bellwire_schemas::service::{
-    BindingSpec, Format, FunctionSpec, RequestSpec, Secret, Start, Target, Warm,
+    Batch, BindingSpec, Format, FunctionSpec, Ordering, RequestSpec, Secret, Start, Target, Warm,
 };
 use bellwire_schemas::{BindingId, ByteSize, Clock, ControllerId, FinalState, RetryPolicy};
 use bellwire_workers::{Workers, WorkersConfig};
@@ -196,6 +196,11 @@ fn binding() -> BindingSpec {
         input: None,
         on_success: None,
         on_failure: None,
+        batch: Batch::default(),
+        ordering: Ordering::None,
+        rate: None,
+        debounce: None,
+        singleton: None,
         enabled: true,
     }
 }

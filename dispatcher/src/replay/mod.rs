@@ -279,5 +279,6 @@ fn debt(address: Address, id: &ReplayId, now: Timestamp) -> Owed {
         since: now,
         error: None,
         reason: OwedReason::Replay(id.clone()),
+        key: None,
     }
 }

@@ -166,7 +166,7 @@ impl Runner {
         self.part.log.push(entry);
         let reason = job.debt.clone().unwrap_or(OwedReason::Retry);
         let seq = job.address.seq;
-        self.part.owed.push(Owed { seq, attempts, next_at: at, since: job.since, error, reason });
+        self.part.owed.push(Owed { seq, attempts, next_at: at, since: job.since, error, reason, key: None });
         match job.debt {
             Some(_) => self.part.released.push(seq),
             None => self.cursor.settle(seq),

@@ -12,7 +12,8 @@ use bellwire_ledger::model::ModelLedger;
 use bellwire_ledger::{Append, Arrival, BindingRecord, Feed, Ledger, NewEvent};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{
-    BindingSpec, Format, FunctionSpec, RequestSpec, Start, Target as FunctionTarget, Warm,
+    Batch, BindingSpec, Format, FunctionSpec, Ordering as OrderingSpec, RequestSpec, Start,
+    Target as FunctionTarget, Warm,
 };
 use bellwire_schemas::{
     Address, BindingId, BindingName, ByteSize, Clock, ControllerId, ErrorInfo, Event, FailureClass,
@@ -169,6 +170,7 @@ pub(super) fn binding(function: &str, source: &str) -> BindingSpec {
             min_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(2),
             non_retryable: vec!["ValidationError".into()],
+            ..RetryPolicy::default()
         },
         max_age: None,
         concurrency: None,
@@ -176,6 +178,11 @@ pub(super) fn binding(function: &str, source: &str) -> BindingSpec {
         input: None,
         on_success: None,
         on_failure: None,
+        batch: Batch::default(),
+        ordering: OrderingSpec::None,
+        rate: None,
+        debounce: None,
+        singleton: None,
         enabled: true,
     }
 }

@@ -221,6 +221,7 @@ pub fn debt(seq: u64, next: i64) -> Owed {
         since: at(0),
         error: Some(failure()),
         reason: OwedReason::Retry,
+        key: None,
     }
 }
 

@@ -103,6 +103,7 @@ impl State {
                 since: now,
                 error: Some(letter.error),
                 reason: OwedReason::Redrive,
+                key: letter.event.key.clone(),
             };
             self.owed.insert(*key, owed);
             self.restore(letter.event);

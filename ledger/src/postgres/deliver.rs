@@ -44,6 +44,11 @@ fn owed_at(row: &Row) -> Result<Owed, Error> {
         (0, None) => OwedReason::Retry,
         (1, None) => OwedReason::Redrive,
         (2, Some(id)) => OwedReason::Replay(ReplayId::new(unescape(id))),
+        (3, None) => OwedReason::Parked,
+        (4, None) => OwedReason::Blocked,
+        (5, None) => OwedReason::Delayed,
+        (6, None) => OwedReason::Debounced,
+        (7, None) => OwedReason::Cancelled,
         (code, _) => return Err(Error::Corrupt(format!("a debt has reason {code}"))),
     };
     let time = |column| row.try_get::<_, Time>(column).map(|t| t.0).map_err(misread);
@@ -54,6 +59,7 @@ fn owed_at(row: &Row) -> Result<Owed, Error> {
         since: time(3)?,
         error: error_of(row.try_get(4).map_err(misread)?)?,
         reason,
+        key: None,
     })
 }
 

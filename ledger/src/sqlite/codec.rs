@@ -69,6 +69,11 @@ pub(super) fn reason_code(reason: &OwedReason) -> (i64, Option<&str>) {
         OwedReason::Retry => (0, None),
         OwedReason::Redrive => (1, None),
         OwedReason::Replay(id) => (2, Some(id.as_str())),
+        OwedReason::Parked => (3, None),
+        OwedReason::Blocked => (4, None),
+        OwedReason::Delayed => (5, None),
+        OwedReason::Debounced => (6, None),
+        OwedReason::Cancelled => (7, None),
     }
 }
 
@@ -78,6 +83,11 @@ pub(super) fn reason_of(code: i64, replay: Option<String>) -> rusqlite::Result<O
         (0, None) => Ok(OwedReason::Retry),
         (1, None) => Ok(OwedReason::Redrive),
         (2, Some(id)) => Ok(OwedReason::Replay(ReplayId::new(id))),
+        (3, None) => Ok(OwedReason::Parked),
+        (4, None) => Ok(OwedReason::Blocked),
+        (5, None) => Ok(OwedReason::Delayed),
+        (6, None) => Ok(OwedReason::Debounced),
+        (7, None) => Ok(OwedReason::Cancelled),
         (code, _) => Err(rusqlite::Error::IntegralValueOutOfRange(0, code)),
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn redrive(book: &mut Book, dead: &[DeliveryKey], now: Timestamp) -> 
             since: now,
             error: Some(error),
             reason: OwedReason::Redrive,
+            key: event.key.clone(),
         };
         put_owed(book, key.binding, key.address, event.accepted_at.micros(), &owed, counted)?;
         moved += 1;

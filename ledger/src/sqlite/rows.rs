@@ -130,5 +130,6 @@ pub(super) fn owed_at(row: &Row<'_>) -> rusqlite::Result<Owed> {
         since: time_at(row, 3)?,
         error: json_or_none(row, 4)?,
         reason: reason_of(row.get(5)?, row.get(6)?)?,
+        key: None,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bellwire_patterns::Pattern;
-use bellwire_schemas::service::{BindingSpec, SourceKind, Start};
+use bellwire_schemas::service::{Batch, BindingSpec, Ordering, SourceKind, Start};
 use bellwire_schemas::{BindingName, FunctionName, RetryPolicy, SourceName, Timestamp};
 use serde_json::{Map, Value};
 
@@ -58,6 +58,11 @@ pub(super) fn lower<'n, 'f>(
             input: event.policy.input.as_ref().map(|input| input.0.clone()),
             on_success: None,
             on_failure: None,
+            batch: Batch::default(),
+            ordering: Ordering::None,
+            rate: None,
+            debounce: None,
+            singleton: None,
             enabled: event.policy.enabled,
         };
         out.push(Lowered { spec, event, at });
@@ -198,6 +203,7 @@ fn retry(retry: &Retry, at: &At<'_>, cx: &mut Context<'_>) -> RetryPolicy {
         min_delay,
         max_delay,
         non_retryable: retry.non_retryable.iter().map(|name| name.0.clone()).collect(),
+        exhausted: bellwire_schemas::Exhausted::SkipEvent,
     }
 }
 

@@ -8,8 +8,8 @@ use bellwire_schemas::brokers::{
     Destination, KafkaDestination, RabbitmqDestination, Sending, SendingPayload,
 };
 use bellwire_schemas::service::{
-    BindingSpec, Decode, DedupRule, Format, FunctionSpec, KeyRule, RequestSpec, Service, SourceKind,
-    SourceSpec, Start, Target, Warm,
+    Batch, BindingSpec, Decode, DedupRule, Format, FunctionSpec, KeyRule, Ordering, RequestSpec, Service,
+    SourceKind, SourceSpec, Start, Target, Warm,
 };
 use bellwire_schemas::{BindingName, ByteSize, FunctionName, RetryPolicy, SourceName};
 
@@ -210,6 +210,11 @@ impl Destinations {
             input: None,
             on_success: None,
             on_failure: None,
+            batch: Batch::default(),
+            ordering: Ordering::None,
+            rate: None,
+            debounce: None,
+            singleton: None,
             enabled: true,
         });
     }

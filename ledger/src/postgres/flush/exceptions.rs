@@ -183,5 +183,10 @@ fn reason_code(reason: &OwedReason) -> (i16, Option<&str>) {
         OwedReason::Retry => (0, None),
         OwedReason::Redrive => (1, None),
         OwedReason::Replay(id) => (2, Some(id.as_str())),
+        OwedReason::Parked => (3, None),
+        OwedReason::Blocked => (4, None),
+        OwedReason::Delayed => (5, None),
+        OwedReason::Debounced => (6, None),
+        OwedReason::Cancelled => (7, None),
     }
 }
