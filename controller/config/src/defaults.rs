@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::lower::brokers::is_fifo;
 use crate::lower::ledger::{POSTGRES_LANES, is_postgres};
 use crate::schema::Shape;
 use crate::tree::{Entry, Kind, Node};
@@ -48,7 +49,10 @@ pub(crate) fn merge(root: &mut Node) {
         };
         for event in events {
             for entry in defaults.get("event").map(Node::entries).unwrap_or_default() {
-                add(event, entry);
+                // An entry with a constant input is delivered one by one.
+                if entry.key != "batch" || event.get("input").is_none() {
+                    add(event, entry);
+                }
             }
         }
     }
@@ -81,8 +85,14 @@ fn add(to: &mut Node, entry: &Entry) {
 
 /// Writes short forms out and fills in every default of the schema.
 pub(crate) fn fill(root: &mut Node, shape: &Shape) {
+    let sources = root.get("sources").cloned();
     if let Some(Kind::Map(functions)) = root.get_mut("functions").map(|n| &mut n.kind) {
-        functions.iter_mut().for_each(|f| fill_by_target(&mut f.value));
+        for function in functions {
+            fill_by_target(&mut function.value);
+            if let Some(Kind::List(events)) = function.value.get_mut("events").map(|n| &mut n.kind) {
+                events.iter_mut().for_each(|event| fill_by_source(event, sources.as_ref()));
+            }
+        }
     }
     node(root, &shape.schema, shape);
     if let Some(ledger) = root.get_mut("ledger") {
@@ -106,6 +116,33 @@ fn fill_by_target(function: &mut Node) {
     for (key, value) in [("concurrency", Value::from(concurrency)), ("format", Value::from(format))] {
         add(function, &Entry { key: key.into(), at, value: Node::made(&value, at) });
     }
+}
+
+/// The defaults that depend on where an entry's events come from.
+fn fill_by_source(event: &mut Node, sources: Option<&Node>) {
+    let named = event.get("source").and_then(Node::text).and_then(|name| sources?.get(name));
+    let (size, ordered) = by_kind(named.unwrap_or(event));
+    let size = if event.get("input").is_some() { 1 } else { size };
+    let at = event.at;
+    let entry = |key: &str, value: Value| Entry { key: key.into(), at, value: Node::made(&value, at) };
+    match event.get_mut("batch") {
+        Some(batch) => add(batch, &entry("size", Value::from(size))),
+        None => add(event, &entry("batch", serde_json::json!({ "size": size }))),
+    }
+    add(event, &entry("ordering", Value::from(if ordered { "key" } else { "none" })));
+}
+
+/// The size of a batch, and whether there is an order, for the kind key of a source or of an entry.
+fn by_kind(source: &Node) -> (u32, bool) {
+    let keyed = |spec: &Node| spec.get("key").and_then(Node::text) != Some("none");
+    if let Some(spec) = source.get("kafka") {
+        return (100, keyed(spec));
+    }
+    if let Some(spec) = source.get("sqs") {
+        let queue = spec.text().or_else(|| spec.get("queue").and_then(Node::text));
+        return (10, queue.is_some_and(is_fifo) && keyed(spec));
+    }
+    (if source.get("rabbitmq").is_some() { 100 } else { 1 }, false)
 }
 
 fn node(node_: &mut Node, schema: &Value, shape: &Shape) {

@@ -1,7 +1,5 @@
 //! What a wrong key or value probably meant: words of other products, words of later releases, typing errors.
 
-use serde_json::Value;
-
 use crate::tree::{Kind, Node};
 
 /// Keys of the surface that this release refuses: definition, key, what to do meanwhile.
@@ -9,9 +7,6 @@ const LATER_KEYS: &[(&str, &str, &str)] = &[
     ("", "workflows", "until then functions call each other through a `topic`"),
     ("Source", "http", "until then `webhook` takes requests, without an answer from the function"),
     ("Event", "http", "until then `webhook` takes requests, without an answer from the function"),
-    ("Event", "rate", "until then `concurrency` bounds how much runs at once"),
-    ("Event", "debounce", ""),
-    ("Event", "singleton", ""),
     ("Sending", "workflow", "until then a `function` or a `topic` can go on with it"),
     ("Function", "build", "until then install into a `.venv` or `node_modules` beside the code"),
     ("Function", "network", ""),
@@ -49,10 +44,19 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (FUNCTION, "eventinvokeconfig", "`on_success` and `on_failure` at each entry of `events:`", "SAM"),
     (FUNCTION, "ephemeralstoragesize", "nothing", "serverless.yml"),
     (FUNCTION, "numworkers", "nothing: `concurrency` is enough", "nuclio"),
-    (EVENT, "batchsize", "`batch: {v}`; more than 1 is not supported yet", "serverless.yml: batchSize"),
-    (EVENT, "maximumbatchingwindow", "`batch: { window: {v}s }`, not supported yet", "serverless.yml"),
-    (EVENT, "bisectbatchonfunctionerror", "`batch: { bisect: {v} }`, not supported yet", "Lambda"),
+    (EVENT, "batchsize", "`batch: {v}`", "serverless.yml: batchSize"),
+    (EVENT, "maximumbatchingwindow", "`batch: { window: {v}s }`", "serverless.yml"),
+    (EVENT, "maximumbatchingwindowinseconds", "`batch: { window: {v}s }`", "Lambda"),
+    (EVENT, "bisectbatchonfunctionerror", "`batch: { bisect: {v} }`", "Lambda"),
     (EVENT, "functionresponsetype", "nothing: `batchItemFailures` is always honoured", "serverless.yml"),
+    (EVENT, "functionresponsetypes", "nothing: `batchItemFailures` is always honoured", "SAM"),
+    (EVENT, "batchwindow", "`batch: { window: {v} }`", "nuclio, other tools"),
+    (EVENT, "batchevents", "`batch: { size: …, window: … }`", "Inngest"),
+    (EVENT, "throttle", "`rate: 100/s`", "Inngest"),
+    (EVENT, "ratelimit", "`rate: 100/s`: what is over it waits", "other tools"),
+    (EVENT, "invocationratelimitpersecond", "`rate: {v}/s`", "EventBridge"),
+    (EVENT, "order", "`ordering: key`", "other tools"),
+    (EVENT, "ordered", "`ordering: key`", "other tools"),
     (EVENT, "filterpatterns", "`filter`", "serverless.yml"),
     (EVENT, "filtercriteria", "`filter`", "SAM"),
     (EVENT, "eventpattern", "`filter`", "EventBridge"),
@@ -63,7 +67,11 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (EVENT, "maximumrecordageinseconds", "`max_age: {v}s`", "Lambda"),
     (EVENT, "maximumconcurrency", "`concurrency: {v}`", "Lambda"),
     (EVENT, "scalingconfig", "`concurrency`", "Lambda"),
-    (EVENT, "parallelizationfactor", "nothing", "Lambda"),
+    (EVENT, "parallelizationfactor", PARALLEL, "Lambda"),
+    (EVENT, "provisionedpollerconfig", "nothing: pollers follow the work", "Lambda"),
+    (EVENT, "visibilitytimeout", "nothing: it is extended while it must be", "SQS"),
+    (EVENT, "workerallocationmode", PARALLEL, "nuclio"),
+    (EVENT, "numworkers", PARALLEL, "nuclio"),
     (EVENT, "startingposition", "`start: earliest`, `now` or a time", "Lambda"),
     (EVENT, "destinations", "`on_success` and `on_failure`", "Lambda"),
     (EVENT, "destinationconfig", "`on_success` and `on_failure`", "Lambda"),
@@ -148,6 +156,16 @@ const FOREIGN: &[(&[&str], &str, &str, &str)] = &[
     (&["S3", "S3Inline"], "rules", "`prefix` and `suffix`", "serverless.yml"),
     (&["S3", "S3Inline"], "events", "`event`", "SAM"),
     (&["S3", "S3Inline"], "existing", "nothing", "serverless.yml"),
+    (BATCH, "batchsize", "`size: {v}`", "serverless.yml"),
+    (BATCH, "maxsize", "`size: {v}`", "Inngest"),
+    (BATCH, "maxbytes", "`bytes: {v}`", "other tools"),
+    (BATCH, "maximumbatchingwindow", "`window: {v}s`", "serverless.yml"),
+    (BATCH, "maximumbatchingwindowinseconds", "`window: {v}s`", "Lambda"),
+    (BATCH, "timeout", "`window: {v}`", "Inngest"),
+    (BATCH, "bisectbatchonfunctionerror", "`bisect: {v}`", "Lambda"),
+    (&["Debounce"], "period", "`wait: {v}`", "Inngest"),
+    (&["Debounce"], "timeout", "`max_wait: {v}`", "Inngest"),
+    (&["Debounce"], "key", "`key` at the source", "Inngest"),
     (&["Retry"], "maximumretryattempts", "`attempts: {v+1}`: the first try counts here", "Lambda"),
     (&["Retry"], "maxattempts", "`attempts: {v}`", "Temporal, Step Functions"),
     (&["Retry"], "maximumattempts", "`attempts: {v}`", "Temporal"),
@@ -171,6 +189,8 @@ const RABBITMQ: &[&str] = &["Rabbitmq", "RabbitmqOut"];
 const SQS: &[&str] = &["Sqs", "Queue"];
 /// Kinds of source, under which a delivery setting has no place.
 const SOURCE_KINDS: &[&str] = &["Kafka", "Rabbitmq", "Sqs", "S3", "S3Inline", "Schedule", "Webhook", "Topic"];
+const BATCH: &[&str] = &["Batch"];
+const PARALLEL: &str = "nothing: all keys run side by side, as far as `concurrency` lets them";
 const NO_DLQ: &str = "nothing: dead letters are always kept";
 
 /// Keys that stand beside the kind key and are often written under it.
@@ -181,6 +201,9 @@ const POLICY: &[&str] = &[
     "retry",
     "max_age",
     "concurrency",
+    "rate",
+    "debounce",
+    "singleton",
     "input",
     "name",
     "on_success",
@@ -204,19 +227,9 @@ pub(crate) fn later_keys() -> impl Iterator<Item = (&'static str, &'static str)>
 
 /// Whether a value belongs to the surface but not to this release: how it is called, and what to do meanwhile.
 pub(crate) fn later_value(key: &str, within: &str, node: &Node) -> Option<(String, &'static str)> {
-    let value = node.scalar().map(|s| &s.value);
-    let text = value.and_then(Value::as_str);
+    let text = node.text();
     let written = |text: &str| format!("`{key}: {}`", crate::diagnostic::shown(text));
     match (key, &node.kind, text) {
-        ("batch", Kind::Map(_), _) => Some(("`batch` as a map".into(), "each invocation receives one event")),
-        ("batch", Kind::Scalar(_), _) if value.and_then(Value::as_u64).is_some_and(|n| n > 1) => {
-            let n = value.and_then(Value::as_u64).unwrap_or_default();
-            Some((written(&n.to_string()), "each invocation receives one event"))
-        }
-        ("ordering", _, Some("key")) => {
-            Some((written("key"), "until then `concurrency: 1` keeps deliveries from overlapping"))
-        }
-        ("exhausted", _, Some("block-key")) => Some((written("block-key"), "`skip-event` is what there is")),
         ("isolation", _, Some("required")) => Some((written("required"), "`best-effort` is what there is")),
         ("tls", Kind::Map(_), _) if within == "listen" => Some((
             "`tls` with a certificate".into(),
@@ -227,11 +240,6 @@ pub(crate) fn later_value(key: &str, within: &str, node: &Node) -> Option<(Strin
         }
         _ => None,
     }
-}
-
-/// Whether a key of an `events:` entry says how, not where from.
-pub(crate) fn is_policy(key: &str) -> bool {
-    matches!(key, "rate" | "debounce" | "singleton")
 }
 
 /// What an unknown key probably meant.

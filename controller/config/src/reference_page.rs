@@ -33,6 +33,8 @@ const SECTIONS: &[(&str, &str)] = &[
     ("`functions.<name>.request`", "Request"),
     ("`functions.<name>.request.auth`", "Auth"),
     ("Entries of `events`", "Event"),
+    ("`batch` as a map", "Batch"),
+    ("`debounce` as a map", "Debounce"),
     ("`retry`", "Retry"),
     ("`on_success`, `on_failure`", "Sending"),
     ("`destinations.<name>`", "Destination"),
@@ -137,9 +139,7 @@ fn later(out: &mut String) {
         let _ = writeln!(out, "- `{key}` ({})", place.to_lowercase());
     }
     out.push_str(
-        "\nSo are `batch` above 1, `ordering: key`, `exhausted: block-key`, `isolation: required`, certificates \
-         under `listen.tls`, and `input` as JSONata. The defaults of `kafka` and `sqs` will be batches and \
-         `ordering: key`; until then they are `batch: 1` and `ordering: none` for every kind.\n",
+        "\nSo are `isolation: required`, certificates under `listen.tls`, and `input` as JSONata.\n",
     );
 }
 

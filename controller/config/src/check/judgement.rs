@@ -93,6 +93,9 @@ pub(super) fn help(node: &Node, noun: &str, key: &str) -> Option<String> {
         Kind::Scalar(s) if noun.contains("duration") && s.value.is_u64() => {
             Some(format!("write `{}s` or `{}ms`", s.raw, s.raw))
         }
+        Kind::Scalar(s) if noun.contains("rate") && s.value.is_u64() => {
+            Some(format!("write `{}/s` or `{}/m`", s.raw, s.raw))
+        }
         Kind::Scalar(s) if noun.contains("size") && s.value.is_u64() => {
             Some(format!("write `{}MB` or `{}KB`", s.raw, s.raw))
         }

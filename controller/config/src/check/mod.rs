@@ -287,7 +287,7 @@ impl<'w> Walk<'w, '_, '_> {
         if let Some(help) = hints::later_key(name, &entry.key) {
             self.later(entry.at, site.path, &format!("`{}`", entry.key), help);
             // Without the kind that was meant, nothing can be said about the rest.
-            return !matches!(name, "Event" | "Source" | "Sending" | "Auth") || hints::is_policy(&entry.key);
+            return !matches!(name, "Event" | "Source" | "Sending" | "Auth");
         }
         let known: Vec<&str> = properties.keys().map(String::as_str).collect();
         let hint = hints::unknown_key(name, &entry.key, &entry.value, &known);

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use bellwire_patterns::Pattern;
-use bellwire_schemas::service::{Batch, BindingSpec, Ordering, SourceKind, Start};
-use bellwire_schemas::{BindingName, FunctionName, RetryPolicy, SourceName, Timestamp};
+use bellwire_schemas::service::{BindingSpec, SourceKind, Start};
+use bellwire_schemas::{BindingName, FunctionName, SourceName, Timestamp};
 use serde_json::{Map, Value};
 
 use super::sources::{self, Sources};
-use super::{brokers, kinds, objects};
+use super::{brokers, kinds, objects, policy};
 use crate::context::Context;
 use crate::diagnostic::Code;
-use crate::shape::{Attempts, Event, Function, Retry, S3Inline};
+use crate::shape::{Event, Function, S3Inline};
 use crate::tree::{At, Node, Pos};
 
 /// An entry with the place where it stands: what it sends is judged when all sources are known.
@@ -36,7 +36,7 @@ pub(super) fn lower<'n, 'f>(
         let at = events.item(i);
         let at = At { within: at.path.clone(), ..at };
         let filter = filter(event, &at, cx);
-        let retry = retry(&event.policy.retry, &at, cx);
+        let policy = policy::lower(&event.policy, &at, cx);
         let start = start(&event.policy.start.0, &at, cx);
         let Some((source, kind)) = source(function, event, &at, sources, cx) else { continue };
         let name = event.name.as_ref().map_or(source.as_str(), |name| &name.0).to_owned();
@@ -46,23 +46,24 @@ pub(super) fn lower<'n, 'f>(
                 Some("give this one a `name:` of its own: it becomes the binding's identity".into());
             continue;
         }
+        let ordering = policy::ordering(&event.policy, sources.spec(&source), &at, cx);
         let spec = BindingSpec {
             name: BindingName::new(format!("{function}:{name}")),
             function: FunctionName::new(function),
             source,
             filter,
-            retry,
+            retry: policy.retry,
             max_age: event.policy.max_age.map(|span| span.0),
             concurrency: event.policy.concurrency,
             start,
             input: event.policy.input.as_ref().map(|input| input.0.clone()),
             on_success: None,
             on_failure: None,
-            batch: Batch::default(),
-            ordering: Ordering::None,
-            rate: None,
-            debounce: None,
-            singleton: None,
+            batch: policy.batch,
+            ordering,
+            rate: policy.rate,
+            debounce: policy.debounce,
+            singleton: policy.singleton,
             enabled: event.policy.enabled,
         };
         out.push(Lowered { spec, event, at });
@@ -180,31 +181,6 @@ fn pointed(node: &Node, pointer: &str) -> Pos {
         }
     }
     place
-}
-
-fn retry(retry: &Retry, at: &At<'_>, cx: &mut Context<'_>) -> RetryPolicy {
-    let (min_delay, max_delay) = (retry.min_delay.0, retry.max_delay.0);
-    if min_delay.is_zero() || max_delay < min_delay {
-        let at = at.key("retry");
-        let at = if at.node.entry("min_delay").is_some_and(|e| e.value.at != at.node.at) {
-            at.key("min_delay")
-        } else {
-            at.key("max_delay")
-        };
-        let message = "`retry` waits from `min_delay`, more than 0s, up to `max_delay`".to_owned();
-        cx.error(Code::Conflict, at.node.at, &at.within, message).help =
-            Some(format!("here they are {} and {}", retry.min_delay, retry.max_delay));
-    }
-    RetryPolicy {
-        attempts: match retry.attempts {
-            Attempts::Count(count) => Some(count),
-            Attempts::Word(_) => None,
-        },
-        min_delay,
-        max_delay,
-        non_retryable: retry.non_retryable.iter().map(|name| name.0.clone()).collect(),
-        exhausted: bellwire_schemas::Exhausted::SkipEvent,
-    }
 }
 
 fn start(text: &str, at: &At<'_>, cx: &mut Context<'_>) -> Start {

@@ -115,6 +115,11 @@ pub(super) fn queue_name(queue: &str) -> &str {
     queue.rsplit(['/', ':']).next().unwrap_or(queue)
 }
 
+/// Whether a queue is one of those that keep the order of a message group: their names end so, by SQS's own rule.
+pub(crate) fn is_fifo(queue: &str) -> bool {
+    queue.ends_with(".fifo")
+}
+
 /// The region that an ARN, or a URL of AWS (`https://sqs.<region>.amazonaws.com/…`), names.
 fn region_of(queue: &str) -> Option<&str> {
     if let Some(arn) = queue.strip_prefix("arn:") {

@@ -2,7 +2,7 @@
 //! world outside (patterns, schedules, folders), is judged here. Read `bindings.rs` first.
 
 mod bindings;
-mod brokers;
+pub(crate) mod brokers;
 mod command;
 mod controller;
 mod destinations;
@@ -11,6 +11,7 @@ mod handler;
 mod kinds;
 pub(crate) mod ledger;
 mod objects;
+mod policy;
 mod sources;
 pub(crate) mod url;
 

@@ -152,6 +152,11 @@ impl<'d> Sources<'d> {
         None
     }
 
+    /// What a source of this register is.
+    pub fn spec(&self, name: &SourceName) -> Option<&SourceSpec> {
+        self.names.get(name.as_str()).and_then(|(index, _)| self.list.get(*index))
+    }
+
     /// The source of a topic of our own bus: the one that is there, or a new one.
     pub fn topic(&mut self, topic: &str) -> SourceName {
         let door = ("topic", topic.to_owned());

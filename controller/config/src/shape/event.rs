@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use bellwire_schemas::Span;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::words::{Duration, Name, StartPoint, Text};
+use super::words::{Duration, Name, Rate, StartPoint};
 use super::{
-    Anything, Kafka, Rabbitmq, S3Inline, Schedule, Sending, Sqs, Topic, Webhook, broker, many, source,
+    Anything, Batch, Debounce, Kafka, OrderingWord, Rabbitmq, Retry, S3Inline, Schedule, Sending,
+    SingletonWord, Sqs, Topic, Webhook, broker, many, policy, source,
 };
 
 /// One binding of a function: exactly one of `source`, `kafka`, `rabbitmq`, `sqs`, `s3`, `schedule`, `webhook` and
@@ -56,14 +57,15 @@ pub(crate) struct EventDefaults {
     #[serde(default)]
     #[schemars(schema_with = "many::<Filter>")]
     pub filter: Vec<Filter>,
-    /// Events per invocation.
-    #[serde(rename = "batch")]
-    #[schemars(range(min = 1, max = 1), extend("default" = 1))]
-    _batch: u32,
-    /// `none`: events are delivered as they come, side by side.
-    #[serde(rename = "ordering")]
-    #[schemars(extend("default" = "none"))]
-    _ordering: Ordering,
+    /// How many events one invocation receives: a number, or a map. By default 10 for `sqs`, 100 for `kafka` and
+    /// `rabbitmq`, else 1, as for every entry with `input`.
+    #[serde(default)]
+    #[schemars(schema_with = "policy::batch", extend("examples" = [100, { "size": 500, "window": "200ms" }]))]
+    pub batch: Option<Batch>,
+    /// `key`: at most one delivery of a key is in flight, the others of that key wait in their order; `none`: events
+    /// are delivered as they come, side by side. By default `key` for `kafka` and for FIFO queues of `sqs`, unless
+    /// the source says `key: none`; else `none`. An event without a key waits for nobody.
+    pub ordering: Option<OrderingWord>,
     /// When a failed delivery is tried again, and when it is given up.
     #[schemars(extend("default" = {}))]
     pub retry: Retry,
@@ -73,10 +75,22 @@ pub(crate) struct EventDefaults {
     /// Most invocations at once for this entry; by default the function's.
     #[schemars(range(min = 1, max = 10_000))]
     pub concurrency: Option<u32>,
+    /// Most deliveries per second, minute or hour: `100/s`, `60/m`, `5/h`. The others wait, none is dropped. By
+    /// default as many as there are.
+    #[schemars(extend("examples" = ["100/s", "60/m"]))]
+    pub rate: Option<Rate>,
+    /// Of a burst of events of one key, only the last is delivered: how long no other may have come, or a map. The
+    /// others end as filtered, reason `debounced`. By default every event is delivered.
+    #[serde(default)]
+    #[schemars(schema_with = "policy::debounce", extend("examples" = ["5s", { "wait": "5s", "max_wait": "1m" }]))]
+    pub debounce: Option<Debounce>,
+    /// What happens to an event while another of its key runs or waits for its retry: `skip` ends it as filtered,
+    /// `cancel` gives the other one up. By default both are delivered.
+    pub singleton: Option<SingletonWord>,
     /// Where a new binding begins in the ledger.
     #[schemars(extend("default" = "now"))]
     pub start: StartPoint,
-    /// Constant JSON that the function receives instead of the event.
+    /// Constant JSON that the function receives instead of the event; one event makes one invocation then.
     #[schemars(extend("not" = { "type": "string", "pattern": "^ *\\{%" }))]
     pub input: Option<Anything>,
     /// What is sent, and where to, when a delivery succeeded.
@@ -92,58 +106,3 @@ pub(crate) struct EventDefaults {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(inline, extend("x-noun" = "a pattern such as `{ type: [github.push] }`"))]
 pub(crate) struct Filter(pub BTreeMap<String, Anything>);
-
-/// Orders of delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Ordering {
-    None,
-}
-
-/// When a failed delivery is tried again: waits double from `min_delay` to `max_delay`, with full jitter.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub(crate) struct Retry {
-    /// Attempts in all, the first included; or `unlimited`. An outage burns none.
-    #[schemars(schema_with = "attempts", extend("default" = 10))]
-    pub attempts: Attempts,
-    /// Upper bound of the wait before the second attempt.
-    #[schemars(with = "Duration", extend("default" = "1s"))]
-    pub min_delay: Span,
-    /// Upper bound that doubling stops at.
-    #[schemars(with = "Duration", extend("default" = "5m"))]
-    pub max_delay: Span,
-    /// Error names that end the delivery at once, such as `ValidationError`.
-    #[schemars(extend("default" = []))]
-    pub non_retryable: Vec<Text>,
-    /// What follows the last attempt: `skip-event` keeps it as a dead letter and goes on.
-    #[serde(rename = "exhausted")]
-    #[schemars(extend("default" = "skip-event"))]
-    _exhausted: Exhausted,
-}
-
-/// A number of attempts.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Attempts {
-    Count(u32),
-    Word(Unlimited),
-}
-
-/// Attempts without end.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Unlimited {
-    Unlimited,
-}
-
-fn attempts(g: &mut SchemaGenerator) -> Schema {
-    let word = g.subschema_for::<Unlimited>();
-    json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1_000_000 }, word] })
-}
-
-/// What follows the last attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Exhausted {
-    SkipEvent,
-}

@@ -10,6 +10,7 @@ mod destination;
 mod event;
 mod file;
 mod function;
+mod policy;
 mod source;
 pub(crate) mod words;
 
@@ -22,9 +23,10 @@ pub(crate) use broker::{
     Kafka, LostWord, MechanismWord, Prefetch, Queue, QueueWord, Rabbitmq, Sasl, Sqs, Tls, TlsFiles,
 };
 pub(crate) use destination::{Destination, KafkaOut, PayloadWord, RabbitmqOut, Sending};
-pub(crate) use event::{Attempts, Event, Retry};
+pub(crate) use event::{Event, EventDefaults};
 pub(crate) use file::{File, Ledger, Level, Logs, RoleWord};
 pub(crate) use function::{Command, FormatWord, Function, Request};
+pub(crate) use policy::{Attempts, Batch, Debounce, ExhaustedWord, OrderingWord, Retry, SingletonWord};
 pub(crate) use source::{
     Common, DecodeWord, Dedup, Hmac, HmacAlgorithmWord, HmacEncodingWord, MissedWord, S3, S3Inline, Schedule,
     Source, Topic, Verify, VerifyWord, Webhook,

@@ -41,6 +41,10 @@ word! {
     Size, "a size with its unit, such as `1MB`", "^[0-9]{1,7}(B|KB|MB|GB|TB)$"
 }
 word! {
+    /// So many in a time: `100/s`, `60/m` or `5/h`; at least one.
+    Rate, "a rate such as `100/s`, `60/m` or `5/h`", "^[1-9][0-9]{0,8}/(s|m|h)$"
+}
+word! {
     /// A bucket's name.
     Bucket, "a bucket's name", "^[A-Za-z0-9][A-Za-z0-9._-]{1,62}$"
 }

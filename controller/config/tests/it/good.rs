@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bellwire_config::{Loaded, Mode, expand};
 use bellwire_schemas::service::{
-    Auth, BindingSpec, Decode, DedupRule, Format, KeyRule, Missed, Secret, Service, SourceKind, Start,
-    Target, Verify,
+    Auth, Batch, BindingSpec, Debounce, Decode, DedupRule, Format, KeyRule, Missed, Ordering, Rate, Secret,
+    Service, Singleton, SourceKind, Start, Target, Verify,
 };
-use bellwire_schemas::{Address, ByteSize, Lane, Seq};
+use bellwire_schemas::{Address, ByteSize, Exhausted, Lane, Seq};
 use serde_json::json;
 
 use crate::world::World;
@@ -136,6 +136,8 @@ fn every_key_arrives() {
     let tick = binding(service, "price:schedule.price");
     assert_eq!(tick.input, Some(json!({ "why": ["new", "year"], "deep": { "at": null } })));
 
+    every_policy_arrives(service);
+
     let controller = &loaded.controller;
     assert_eq!(controller.ledger.url.expose(), "sqlite:/srv/app/data/ledger.db");
     assert_eq!(
@@ -146,6 +148,78 @@ fn every_key_arrives() {
         (controller.tokens.len(), controller.logs_json, controller.log_level.as_str()),
         (2, true, "debug")
     );
+}
+
+fn every_policy_arrives(service: &Service) {
+    let plain = binding(service, "Page_Someone:problems");
+    assert_eq!((plain.batch, plain.ordering), (Batch::default(), Ordering::None));
+    assert_eq!(plain.rate, Some(Rate { events: 60, per: Duration::from_secs(60) }));
+    assert_eq!(plain.debounce, Some(Debounce { wait: Duration::from_secs(5), max_wait: None }));
+    assert_eq!((plain.singleton, plain.retry.exhausted), (Some(Singleton::Skip), Exhausted::SkipEvent));
+    let full = binding(service, "Page_Someone:hook");
+    let window = Duration::from_millis(200);
+    assert_eq!(full.batch, Batch { size: 20, bytes: ByteSize(256 << 10), window, bisect: false });
+    assert_eq!((full.ordering, full.retry.exhausted), (Ordering::Key, Exhausted::BlockKey));
+    assert_eq!(full.rate, Some(Rate { events: 5, per: Duration::from_secs(3600) }));
+    let max_wait = Some(Duration::from_secs(7 * 86_400));
+    assert_eq!(full.debounce, Some(Debounce { wait: Duration::from_secs(1), max_wait }));
+    assert_eq!(full.singleton, Some(Singleton::Cancel));
+}
+
+#[test]
+fn batches_and_order_follow_the_source() {
+    let text = "service: a\nsources:\n  k: { kafka: { bootstrap_servers: \"k:1\", topic: t } }\n  \
+                free: { kafka: { bootstrap_servers: \"k:1\", topic: u, key: none } }\n  \
+                path: { kafka: { bootstrap_servers: \"k:1\", topic: v, key: data.id } }\n  \
+                q: { rabbitmq: { url: \"${env:AMQP_URL}\", queue: q, key: data.id } }\n  \
+                s: { sqs: \"${env:UPLOADS_QUEUE_URL}\" }\n  \
+                f: { sqs: \"https://sqs.eu-central-1.amazonaws.com/123456789012/jobs.fifo\" }\n  \
+                o: { s3: { bucket: files, via: s } }\n\
+                functions:\n  h:\n    handler: hello.handler\n    events:\n";
+    let cases: &[(&str, &str, u32, Ordering)] = &[
+        ("{ source: k }", "h:k", 100, Ordering::Key),
+        ("{ source: k, ordering: none }", "h:k", 100, Ordering::None),
+        ("{ source: k, batch: 7 }", "h:k", 7, Ordering::Key),
+        ("{ source: k, batch: { window: 1s } }", "h:k", 100, Ordering::Key),
+        ("{ source: k, input: 5 }", "h:k", 1, Ordering::Key),
+        ("{ source: free }", "h:free", 100, Ordering::None),
+        ("{ source: path }", "h:path", 100, Ordering::Key),
+        ("{ source: q }", "h:q", 100, Ordering::None),
+        ("{ source: q, ordering: key }", "h:q", 100, Ordering::Key),
+        ("{ source: s }", "h:s", 10, Ordering::None),
+        ("{ source: f }", "h:f", 10, Ordering::Key),
+        ("{ source: o }", "h:o", 1, Ordering::None),
+        ("{ source: o, ordering: key }", "h:o", 1, Ordering::Key),
+        ("{ s3: raw }", "h:s3.raw", 1, Ordering::None),
+        ("{ topic: x, ordering: key }", "h:topic.x", 1, Ordering::Key),
+        ("{ webhook: { path: /x, verify: none } }", "h:webhook.x", 1, Ordering::None),
+        ("{ schedule: rate(1 minute) }", "h:schedule.h", 1, Ordering::None),
+        (
+            "{ sqs: \"https://sqs.eu-west-1.amazonaws.com/123456789012/i.fifo\" }",
+            "h:sqs.i.fifo",
+            10,
+            Ordering::Key,
+        ),
+        (
+            "{ sqs: { queue: \"https://sqs.eu-west-1.amazonaws.com/123456789012/i.fifo\", key: none } }",
+            "h:sqs.i.fifo",
+            10,
+            Ordering::None,
+        ),
+    ];
+    for (entry, name, size, ordering) in cases {
+        let file = format!("{text}      - {entry}\n");
+        let loaded = World::usual().parse(&file, Mode::Run).unwrap_or_else(|r| panic!("{entry}\n{r}"));
+        let binding = binding(&loaded.services[0], name);
+        assert_eq!((binding.batch.size, binding.ordering), (*size, *ordering), "{entry}");
+    }
+    let shared = format!(
+        "{text}      - {{ source: k }}\n      - {{ source: s, batch: {{ bisect: false }} }}\n      \
+                          - {{ schedule: rate(1 minute), input: 1 }}\ndefaults: {{ event: {{ batch: 50 }} }}\n"
+    );
+    let loaded = World::usual().parse(&shared, Mode::Run).unwrap();
+    let size = |name: &str| binding(&loaded.services[0], name).batch.size;
+    assert_eq!((size("h:k"), size("h:s"), size("h:schedule.h")), (50, 10, 1));
 }
 
 #[test]
