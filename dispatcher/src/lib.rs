@@ -6,7 +6,7 @@
 //!
 //! This room does not know connectors, does not read the configuration file, writes no SQL, and does not decide inside
 //! its tasks: what becomes of a delivery is said by the pure functions of [`decide`], what a function receives by those
-//! of [`shape`], what is finished by [`cursor`].
+//! of [`shape`], what its answer says by that of [`reply`], what is finished by [`cursor`].
 //!
 //! Read `decide.rs` first, then `cursor.rs`, `runner/mod.rs` (one binding in one lane), `lane/mod.rs` (a lane and its
 //! flusher), `lease/mod.rs` (which lanes are ours) and `handle.rs` (what the controller holds). `replay/` and
@@ -20,6 +20,7 @@ pub mod handle;
 mod lane;
 mod lease;
 pub mod replay;
+pub mod reply;
 mod rooms;
 mod runner;
 pub mod sending;

@@ -37,17 +37,29 @@ const PROPERTIES: [&str; 13] = [
 /// How Lambda writes a time of RabbitMQ, in UTC.
 pub(super) const AMQP_TIME: &str = "%b %-d, %Y, %-I:%M:%S %p";
 
-/// The event of a self-managed Kafka cluster; `None` when one of the events was not read from Kafka.
+/// The event of a self-managed Kafka cluster, each partition in the order of its offsets; `None` when one of the events
+/// was not read from Kafka.
 pub(super) fn kafka(events: &[&Event]) -> Option<Value> {
-    let mut records: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut partitions: BTreeMap<String, Vec<(i64, Value)>> = BTreeMap::new();
     let mut servers = String::new();
     for event in events {
         let meta: KafkaMeta = from_map(&event.meta)?;
-        let place = format!("{}-{}", meta.topic, meta.partition);
-        records.entry(place).or_default().push(kafka_record(event, &meta));
+        let place = partition(&meta);
+        partitions.entry(place).or_default().push((meta.offset, kafka_record(event, &meta)));
         servers = meta.bootstrap_servers;
     }
+    let in_order = |mut records: Vec<(i64, Value)>| -> Value {
+        records.sort_by_key(|(offset, _)| *offset);
+        records.into_iter().map(|(_, record)| record).collect()
+    };
+    let records: Map<String, Value> =
+        partitions.into_iter().map(|(place, records)| (place, in_order(records))).collect();
     Some(json!({ "eventSource": "SelfManagedKafka", "bootstrapServers": servers, "records": records }))
+}
+
+/// A partition as Lambda names it, also in what a function reports about a record.
+pub(crate) fn partition(meta: &KafkaMeta) -> String {
+    format!("{}-{}", meta.topic, meta.partition)
 }
 
 /// Lambda leaves out what a record does not have: key, value, time.

@@ -250,3 +250,92 @@ fn json_is_the_payload_alone() {
 fn a_constant_is_itself() {
     assert_eq!(value(&constant(&json!({"job": "nightly"}))), json!({"job": "nightly"}));
 }
+
+fn batch(events: &[&StoredEvent], kind: &str, format: Format, receiver: Receiver) -> Shaped {
+    shape_batch(events, Some(kind), format, receiver)
+}
+
+#[test]
+fn records_of_a_batch_are_in_one_event_of_aws() {
+    let record = |partition, offset| {
+        let meta = KafkaMeta { topic: "t".into(), partition, offset, ..KafkaMeta::default() };
+        message("kafka.record", None, b"v", &meta)
+    };
+    let (a, b, c) = (record(0, 7), record(1, 1), record(0, 6));
+    let shaped = value(&batch(&[&a, &b, &c], "kafka", Format::Lambda, Receiver::Worker));
+    let offsets = |place: &str| {
+        let records = shaped["records"][place].as_array().unwrap().iter();
+        records.map(|record| record["offset"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((offsets("t-0"), offsets("t-1")), (vec![6, 7], vec![1]));
+
+    let queued = |queue: &str, body: &[u8]| {
+        let meta = RabbitmqMeta { queue: queue.into(), vhost: "/".into(), ..RabbitmqMeta::default() };
+        message("rabbitmq.message", None, body, &meta)
+    };
+    let (a, b, c) = (queued("q", b"1"), queued("p", b"2"), queued("q", b"3"));
+    let shaped = value(&batch(&[&a, &b, &c], "rabbitmq", Format::Lambda, Receiver::Worker));
+    let queues = &shaped["rmqMessagesByQueue"];
+    assert_eq!(
+        (&queues["q::/"][0]["data"], &queues["q::/"][1]["data"], &queues["p::/"][0]["data"]),
+        (&json!("MQ=="), &json!("Mw=="), &json!("Mg=="))
+    );
+
+    let sqs = |id: &str| {
+        message("sqs.message", None, b"x", &SqsMeta { message_id: id.into(), ..SqsMeta::default() })
+    };
+    let (a, b) = (sqs("m1"), sqs("m2"));
+    let shaped = value(&batch(&[&a, &b], "sqs", Format::Lambda, Receiver::Worker));
+    assert_eq!(
+        (&shaped["Records"][0]["messageId"], &shaped["Records"][1]["messageId"]),
+        (&json!("m1"), &json!("m2"))
+    );
+    // One that did not come from the queue: none of them is dressed up, and none is left out.
+    let foreign = stored(Some(b"{}"), None);
+    let shaped = batch(&[&a, &foreign], "sqs", Format::Lambda, Receiver::Endpoint);
+    assert_eq!(shaped.content_type, "application/cloudevents-batch+json");
+    assert_eq!(value(&shaped).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_aws_sends_singly_is_a_list_of_what_it_would_be_alone() {
+    let (mut a, b) = (stored(Some(b"{\"n\": 1.0}"), None), stored(None, None));
+    for (kind, media_type) in [("outbox", "application/json"), ("schedule", "application/json")] {
+        let one = value(&shape(&a, Some(kind), Format::Lambda, Receiver::Worker));
+        let two = value(&shape(&b, Some(kind), Format::Lambda, Receiver::Worker));
+        let shaped = batch(&[&a, &b], kind, Format::Lambda, Receiver::Endpoint);
+        assert_eq!((value(&shaped), shaped.content_type.as_str()), (json!([one, two]), media_type), "{kind}");
+    }
+    Arc::make_mut(&mut a.event).id = "a2".into();
+    for format in
+        [Format::Lambda, Format::Cloudevents, Format::CloudeventsStructured, Format::CloudeventsBatch]
+    {
+        for (receiver, media_type) in [
+            (Receiver::Worker, "application/json"),
+            (Receiver::Endpoint, "application/cloudevents-batch+json"),
+        ] {
+            let shaped = batch(&[&a, &b], "topic", format, receiver);
+            assert_eq!(shaped.content_type, media_type, "{format:?}");
+            let ids: Vec<_> = value(&shaped).as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
+            assert_eq!(ids, [json!("a2"), json!("a1")]);
+            // A single event comes in the same form.
+            assert_eq!(value(&batch(&[&b], "topic", format, receiver))[0]["id"], "a1");
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_json_is_a_list_of_payloads() {
+    let events = [
+        stored(Some(b"{\"n\": 1.0}"), None),
+        stored(Some(b"17"), Some("text/plain")),
+        stored(Some(&[0xff, 0]), None),
+        stored(None, None),
+    ];
+    let all: Vec<&StoredEvent> = events.iter().collect();
+    for receiver in [Receiver::Worker, Receiver::Endpoint] {
+        let shaped = batch(&all, "topic", Format::Json, receiver);
+        assert_eq!(shaped.content_type, "application/json");
+        assert_eq!(shaped.payload, "[{\"n\": 1.0},\"17\",\"/wA=\",null]");
+    }
+}
