@@ -125,7 +125,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// place is ended or owed that neither mark nor done places cover; then nothing was written.
     async fn flush(&self, flush: Flush) -> Result<FlushOutcome, Error>;
 
-    /// Debts of a binding in a lane that are due at `now`, at most `limit`, earliest first.
+    /// Debts of a binding in a lane that are due at `now`, at most `limit`, earliest first. Parked and blocked ones are
+    /// never due by time: they are not in the answer, and not in `next_at`; [`Ledger::debts`] has them.
     async fn due(
         &self,
         lane: Lane,
@@ -134,10 +135,20 @@ pub trait Ledger: Send + Sync + 'static {
         limit: usize,
     ) -> Result<DueRetries, Error>;
 
+    /// All debts of a binding in a lane beyond the place `after`, in the order of places, at most `limit`: what the owner
+    /// of a lane goes through, page after page, when it takes it.
+    async fn debts(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Error>;
+
     // Operators
 
     /// Dead letters back into the debts, due at `now` with their attempts reset; returns how many there were. An
-    /// event that retention has removed comes back from its copy, at its own address.
+    /// event that retention has removed comes back from its copy, at its own address. Each debt has its event's key.
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error>;
 
     /// Ends dead letters or debts as discarded, logged with the reason (as an error of type `Operator.Discarded`)
@@ -152,7 +163,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Stores a replay, or a later state of it, together with debts it enqueues; all in one commit. Places that are
     /// owed already (by a debt, or because the cursor has not passed them) and events no longer kept are left alone;
-    /// a dead letter that is enqueued leaves the dead letters. Returns how many debts were new.
+    /// a dead letter that is enqueued leaves the dead letters. The key of a debt is that of its event, whatever the caller
+    /// says. Returns how many debts were new.
     ///
     /// A record whose version is not above the stored one's changes nothing, its debts included: somebody else got
     /// ahead, or it is a repeat. Who must know reads the record again.

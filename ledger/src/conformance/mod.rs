@@ -6,6 +6,7 @@
 pub mod appends;
 pub mod build;
 pub mod cluster;
+pub mod debts;
 pub mod deliveries;
 pub mod keeping;
 pub mod operators;
@@ -65,6 +66,7 @@ macro_rules! suite {
         $crate::conformance::suite!(@ $subject, deliveries: ownership_and_epochs cursor_and_exceptions
             flush_is_fenced flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order
             log_of_an_event endings_remove_debts);
+        $crate::conformance::suite!(@ $subject, debts: debts_have_keys debts_in_pages parked_debts_are_never_due);
         $crate::conformance::suite!(@ $subject, outbox: outcomes_bring_forth_events what_was_seen_emits_nothing
             fenced_and_broken_flushes_emit_nothing emitted_events_have_dedup_keys lanes_that_emit_into_each_other);
         $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say

@@ -49,6 +49,8 @@ impl<S: Subject> World<S> {
             for binding in &bindings {
                 both!(self, checkpoint(lane, binding.id));
                 both!(self, due(lane, binding.id, at(self.now), 3));
+                both!(self, debts(lane, binding.id, Seq(2), 4));
+                both!(self, debts(lane, binding.id, Seq(0), 1_000));
                 both!(self, filter_of(binding.id, binding.revision));
             }
         }

@@ -34,9 +34,9 @@ impl<S: Subject> World<S> {
             dead.iter().map(|d| DeliveryKey { binding: d.binding, address: d.event.address }).collect();
         if !dead_only {
             for binding in self.model.bindings().await.unwrap() {
-                let due = self.model.due(L1, binding.id, at(1 << 30), 100).await.unwrap().due;
+                let debts = self.model.debts(L1, binding.id, Seq(0), 100).await.unwrap();
                 let address = |o: &Owed| Address::new(L1, o.seq);
-                keys.extend(due.iter().map(|o| DeliveryKey { binding: binding.id, address: address(o) }));
+                keys.extend(debts.iter().map(|o| DeliveryKey { binding: binding.id, address: address(o) }));
             }
         }
         keys.push(delivery(BindingId(1), 9_999));

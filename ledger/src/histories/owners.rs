@@ -209,10 +209,13 @@ impl<S: Subject> World<S> {
             }
             for binding in model.bindings().await.unwrap() {
                 let left = model.checkpoint(lane, binding.id).await.unwrap();
-                let debts = at(1 << 30);
                 if left != self.ledger.checkpoint(lane, binding.id).await.unwrap()
-                    || model.due(lane, binding.id, debts, 10_000).await.unwrap()
-                        != self.ledger.due(lane, binding.id, debts, 10_000).await.unwrap()
+                    || model.debts(lane, binding.id, bellwire_schemas::Seq(0), 10_000).await.unwrap()
+                        != self
+                            .ledger
+                            .debts(lane, binding.id, bellwire_schemas::Seq(0), 10_000)
+                            .await
+                            .unwrap()
                 {
                     return false;
                 }

@@ -129,7 +129,7 @@ impl<S: Subject> World<S> {
     }
 
     fn end_or_owe(&mut self, part: &mut BindingFlush, stored: StoredEvent) {
-        let seq = stored.address.seq.0;
+        let (seq, key) = (stored.address.seq.0, stored.key.clone());
         let states = [FinalState::Delivered, FinalState::Filtered, FinalState::Expired];
         let taken = std::mem::replace(part, share(part.binding, 0, 0));
         *part = match self.dice.roll(5) {
@@ -138,11 +138,24 @@ impl<S: Subject> World<S> {
             2 => taken.owes(seq, self.now).settles(seq).ends(seq, FinalState::Delivered),
             _ => taken.ends(seq, self.dice.pick(&states)),
         };
+        let reasons = [
+            OwedReason::Retry,
+            OwedReason::Parked,
+            OwedReason::Blocked,
+            OwedReason::Delayed,
+            OwedReason::Debounced,
+        ];
+        if let Some(owed) = part.owed.last_mut().filter(|owed| owed.seq.0 == seq) {
+            (owed.key, owed.reason) = (key, self.dice.pick(&reasons));
+        }
     }
 
     async fn work_off(&mut self, part: &mut BindingFlush, lane: Lane) {
-        let due = self.model.due(lane, part.binding, at(self.now), 5).await.unwrap().due;
-        for owed in due {
+        let mut debts = self.model.due(lane, part.binding, at(self.now), 5).await.unwrap().due;
+        let some = Seq(self.dice.roll(20));
+        let parked = self.model.debts(lane, part.binding, some, 2).await.unwrap().into_iter();
+        debts.extend(parked.filter(|o| matches!(o.reason, OwedReason::Parked | OwedReason::Blocked)));
+        for owed in debts {
             let seq = owed.seq.0;
             let stored = self.model.event(Address::new(lane, owed.seq)).await.unwrap().unwrap();
             let taken = std::mem::replace(part, share(part.binding, 0, 0));

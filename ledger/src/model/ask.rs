@@ -5,8 +5,8 @@ use bellwire_schemas::{Address, BindingId, Lane, Seq, Timestamp};
 
 use super::state::State;
 use crate::{
-    Cursor, DeadLetter, DeadLetterQuery, DueRetries, Error, EventQuery, LogEntry, Owed, Page, Refusal,
-    ReplayRecord, StoredEvent,
+    Cursor, DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Error, EventQuery, LogEntry, Owed,
+    OwedReason, Page, Refusal, ReplayRecord, StoredEvent,
 };
 
 impl State {
@@ -29,13 +29,22 @@ impl State {
     }
 
     pub fn due(&self, lane: Lane, binding: BindingId, now: Timestamp, limit: usize) -> DueRetries {
-        let mine = self.owed.iter().filter(|(k, _)| k.binding == binding && k.address.lane == lane);
-        let mut owed: Vec<Owed> = mine.map(|(_, o)| o.clone()).collect();
+        let by_time = |o: &&Owed| !matches!(o.reason, OwedReason::Parked | OwedReason::Blocked);
+        let mut owed: Vec<Owed> = self.debts_of(lane, binding).filter(by_time).cloned().collect();
         owed.sort_by_key(|o| (o.next_at, o.seq));
         let count = owed.iter().take_while(|o| o.next_at <= now).count().min(limit);
         let next_at = owed.get(count).map(|o| o.next_at);
         owed.truncate(count);
         DueRetries { due: owed, next_at }
+    }
+
+    fn debts_of(&self, lane: Lane, binding: BindingId) -> impl Iterator<Item = &Owed> {
+        let mine = move |(k, _): &(&DeliveryKey, &Owed)| k.binding == binding && k.address.lane == lane;
+        self.owed.iter().filter(mine).map(|(_, owed)| owed)
+    }
+
+    pub fn debts(&self, lane: Lane, binding: BindingId, after: Seq, limit: usize) -> Vec<Owed> {
+        self.debts_of(lane, binding).filter(|o| o.seq > after).take(limit).cloned().collect()
     }
 
     pub fn log_of(&self, address: Address, binding: Option<BindingId>) -> Vec<(BindingId, LogEntry)> {

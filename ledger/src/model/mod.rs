@@ -256,6 +256,16 @@ impl Ledger for ModelLedger {
         self.ask(|s| Ok(s.due(lane, binding, now, limit)))
     }
 
+    async fn debts(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Error> {
+        self.ask(|s| Ok(s.debts(lane, binding, after, limit)))
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         self.change(|s| {
             s.changes += 1;

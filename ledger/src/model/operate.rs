@@ -156,11 +156,12 @@ impl State {
         for (address, debt) in owed {
             let key = DeliveryKey { binding: replay.binding, address: *address };
             let passed = self.checkpoint(address.lane, replay.binding)?.passed(address.seq);
-            if !passed || self.owed.contains_key(&key) || self.event(*address).is_none() {
+            let Some(event) = self.event(*address).filter(|_| passed && !self.owed.contains_key(&key)) else {
                 continue;
-            }
+            };
+            let debt = Owed { seq: address.seq, key: event.key.clone(), ..debt.clone() };
             self.dead.remove(&key);
-            self.owed.insert(key, Owed { seq: address.seq, ..debt.clone() });
+            self.owed.insert(key, debt);
             new += 1;
         }
         Ok(new)

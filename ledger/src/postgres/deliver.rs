@@ -19,8 +19,8 @@ pub(super) async fn due(
     limit: usize,
 ) -> Result<DueRetries, Error> {
     let sql = shared.sql(
-        "select seq, attempts, next_at, since, error, reason, replay from bellwire.retry
-         where binding = $1 and lane = $2 order by next_at, seq limit $3",
+        "select seq, attempts, next_at, since, error, reason, replay, key from bellwire.retry
+         where binding = $1 and lane = $2 and reason not in (3, 4) order by next_at, seq limit $3",
     );
     let rows = i64::try_from(limit).unwrap_or(i64::MAX - 1).saturating_add(1);
     let (binding, lane) = (number(binding), lane_number(lane));
@@ -37,7 +37,30 @@ pub(super) async fn due(
     Ok(answer)
 }
 
-/// A debt out of a row: seq, attempts, next_at, since, error, reason, replay.
+/// Debts in the order of places.
+pub(super) async fn debts(
+    shared: &Shared,
+    lane: Lane,
+    binding: BindingId,
+    after: Seq,
+    limit: usize,
+) -> Result<Vec<Owed>, Error> {
+    let sql = shared.sql(
+        "select seq, attempts, next_at, since, error, reason, replay, key from bellwire.retry
+         where binding = $1 and lane = $2 and seq > $3 order by seq limit $4",
+    );
+    let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (binding, lane, after) = (number(binding), lane_number(lane), place(after));
+    let params = [
+        (&binding as _, Type::INT4),
+        (&lane as _, Type::INT2),
+        (&after as _, Type::INT8),
+        (&rows as _, Type::INT8),
+    ];
+    shared.pool.ask(&sql, &params).await?.iter().map(owed_at).collect()
+}
+
+/// A debt out of a row: seq, attempts, next_at, since, error, reason, replay, key.
 fn owed_at(row: &Row) -> Result<Owed, Error> {
     let replay: Option<&str> = row.try_get(6).map_err(misread)?;
     let reason = match (row.try_get::<_, i16>(5).map_err(misread)?, replay) {
@@ -59,14 +82,14 @@ fn owed_at(row: &Row) -> Result<Owed, Error> {
         since: time(3)?,
         error: error_of(row.try_get(4).map_err(misread)?)?,
         reason,
-        key: None,
+        key: row.try_get::<_, Option<&str>>(7).map_err(misread)?.map(|key| unescape(key).into_owned()),
     })
 }
 
 /// The debt of one delivery.
 pub(super) async fn owed(shared: &Shared, delivery: DeliveryKey) -> Result<Option<Owed>, Error> {
     let sql = shared.sql(
-        "select seq, attempts, next_at, since, error, reason, replay from bellwire.retry
+        "select seq, attempts, next_at, since, error, reason, replay, key from bellwire.retry
          where binding = $1 and lane = $2 and seq = $3",
     );
     let Address { lane, seq } = delivery.address;

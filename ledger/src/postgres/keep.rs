@@ -123,6 +123,16 @@ impl Ledger for PostgresLedger {
         deliver::due(&self.shared, lane, binding, now, limit).await
     }
 
+    async fn debts(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Error> {
+        deliver::debts(&self.shared, lane, binding, after, limit).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         operate::redrive(&self.shared, dead, now).await
     }

@@ -18,7 +18,7 @@ use crate::sqlite::SchemaStatus;
 type Steps = &'static [(&'static str, &'static str)];
 
 /// Every step from an empty schema to the newest. Never edited once released.
-const MIGRATIONS: Steps = &[
+pub(super) const MIGRATIONS: Steps = &[
     ("tables", include_str!("../../../migrations/postgres/0001_tables.sql")),
     ("append", include_str!("../../../migrations/postgres/0002_append.sql")),
     ("generations", include_str!("../../../migrations/postgres/0003_generations.sql")),
@@ -29,6 +29,7 @@ const MIGRATIONS: Steps = &[
     ("operators", include_str!("../../../migrations/postgres/0008_operators.sql")),
     ("retention", include_str!("../../../migrations/postgres/0009_retention.sql")),
     ("outbox", include_str!("../../../migrations/postgres/0010_outbox.sql")),
+    ("debts", include_str!("../../../migrations/postgres/0011_debts.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -59,7 +59,11 @@ pub(super) fn due(
     now: Timestamp,
     limit: usize,
 ) -> Outcome<DueRetries> {
-    let sql = format!("{OWED} WHERE binding = ?1 AND lane = ?2 ORDER BY next_at, place LIMIT ?3");
+    // Very many may be parked: what is not due by time is not in the index.
+    let sql = format!(
+        "{OWED} INDEXED BY owed_by_time WHERE binding = ?1 AND lane = ?2 AND reason NOT IN (3, 4)
+         ORDER BY next_at, place LIMIT ?3"
+    );
     let mut statement = reader.conn.prepare_cached(&sql)?;
     let rows = i64::try_from(limit).unwrap_or(i64::MAX - 1).saturating_add(1);
     let mut rows = statement.query((binding.0, lane.0, rows))?;
@@ -73,6 +77,22 @@ pub(super) fn due(
         answer.due.push(owed);
     }
     Ok(answer)
+}
+
+/// Debts in the order of places.
+pub(super) fn debts(
+    reader: &Reader,
+    lane: Lane,
+    binding: BindingId,
+    after: Seq,
+    limit: usize,
+) -> Outcome<Vec<Owed>> {
+    let sql = format!("{OWED} WHERE binding = ?1 AND place > ?2 AND place <= ?3 ORDER BY place LIMIT ?4");
+    let mut statement = reader.conn.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let after = place_of(Address::new(lane, after));
+    let rows = statement.query_map((binding.0, after, places_of(lane).1, limit), owed_at)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The delivery log of one event.

@@ -158,8 +158,8 @@ pub(super) fn put_owed(
     book.conn
         .prepare_cached(
             "INSERT OR REPLACE INTO owed
-               (binding, place, accepted_at, attempts, next_at, since, error, reason, replay, counted)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+               (binding, place, accepted_at, attempts, next_at, since, error, reason, replay, key, counted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute((
             binding.0,
@@ -171,6 +171,7 @@ pub(super) fn put_owed(
             error_text(owed.error.as_ref())?,
             reason,
             replay,
+            &owed.key,
             counted,
         ))?;
     Ok(())

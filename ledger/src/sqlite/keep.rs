@@ -142,6 +142,16 @@ impl Ledger for SqliteLedger {
         self.ask(move |reader| ask::due(reader, lane, binding, now, limit)).await
     }
 
+    async fn debts(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Error> {
+        self.ask(move |reader| ask::debts(reader, lane, binding, after, limit)).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         let dead = dead.to_vec();
         self.change(move |book| operate::redrive(book, &dead, now)).await

@@ -152,12 +152,21 @@ pub(super) fn save_replay(book: &mut Book, replay: &ReplayRecord, owed: &[(Addre
         if !passed || owed_flag(book, binding, *address)?.is_some() {
             continue;
         }
-        let Some(accepted_at) = accepted_at(book, *address)? else { continue };
+        let Some((accepted_at, key)) = head(book, *address)? else { continue };
         let counted = reopen(book, binding, *address, counted_from)?;
-        put_owed(book, binding, *address, accepted_at, debt, counted)?;
+        put_owed(book, binding, *address, accepted_at, &Owed { key, ..debt.clone() }, counted)?;
         new += 1;
     }
     Ok(new)
+}
+
+/// When an event was accepted and its ordering key, if it is kept.
+fn head(book: &Book, address: Address) -> Outcome<Option<(i64, Option<String>)>> {
+    Ok(book
+        .conn
+        .prepare_cached("SELECT accepted_at, key FROM event WHERE place = ?1")?
+        .query_row([place_of(address)], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?)
 }
 
 /// How many rows it wrote: none when the stored record is as new or newer.

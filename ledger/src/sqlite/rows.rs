@@ -28,7 +28,7 @@ pub(super) const LINE: &str =
     revision, replay FROM log";
 
 /// Columns of a debt, read by [`owed_at`].
-pub(super) const OWED: &str = "SELECT place, attempts, next_at, since, error, reason, replay FROM owed";
+pub(super) const OWED: &str = "SELECT place, attempts, next_at, since, error, reason, replay, key FROM owed";
 
 /// Words by number, as one connection has met them. A number never changes its word once committed.
 #[derive(Default)]
@@ -130,6 +130,6 @@ pub(super) fn owed_at(row: &Row<'_>) -> rusqlite::Result<Owed> {
         since: time_at(row, 3)?,
         error: json_or_none(row, 4)?,
         reason: reason_of(row.get(5)?, row.get(6)?)?,
-        key: None,
+        key: row.get(7)?,
     })
 }

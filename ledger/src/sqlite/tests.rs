@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bellwire_schemas::service::Start;
 use tempfile::TempDir;
 
 use super::*;
@@ -107,9 +108,9 @@ async fn other_files_are_left_alone() {
 async fn schemas_and_lanes_are_checked() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("deeper").join("x.db");
-    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 1 });
+    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 2 });
     assert_eq!(migrate(&path).unwrap().current, 0);
-    assert_eq!(migrate(&path).unwrap().current, 1);
+    assert_eq!(migrate(&path).unwrap().current, 2);
     assert!(matches!(SqliteLedger::open_read_only(&path), Err(Error::Incompatible(_))), "never opened");
     SqliteLedger::open(&path, options(3)).unwrap().close().await;
     let Some(Error::Incompatible(text)) = SqliteLedger::open(&path, options(1)).err() else { panic!() };
@@ -271,6 +272,40 @@ async fn a_full_disk_is_survived() {
     unmount(&disk, UnmountFlags::DETACH).unwrap();
 }
 
+/// A file of before the second step keeps its debts, and they get the key of their event.
+#[tokio::test]
+async fn debts_of_older_files_get_their_keys() {
+    let subject = OnDisk::new(1).await;
+    let ledger = subject.ledger();
+    let b = declare(&ledger, vec![binding("b:orders", Start::Now)]).await[0];
+    ledger.append(batch(vec![event("a").key("k"), event("b")]), at(1)).await.unwrap();
+    ledger.close().await;
+    let conn = rusqlite::Connection::open(subject.path()).unwrap();
+    let first = include_str!("../../../migrations/sqlite/0001_ledger.sql");
+    let (from, to) =
+        (first.find("CREATE TABLE owed").unwrap(), first.find("CREATE TABLE dead_letter").unwrap());
+    conn.execute_batch(&format!(
+        "DROP TABLE owed; {}; DELETE FROM schema_version WHERE version > 1;
+         INSERT INTO owed (binding, place, accepted_at, attempts, next_at, since, error, reason, replay, counted)
+         SELECT {b}, place, accepted_at, 1, 5, 4, NULL, 2, 'r', 1 FROM event",
+        &first[from..to]
+    ))
+    .unwrap();
+    drop(conn);
+    let ledger = SqliteLedger::open(&subject.path(), options(1)).unwrap();
+    let owed = |seq, key: Option<&str>| crate::Owed {
+        next_at: bellwire_schemas::Timestamp::from_micros(5),
+        since: bellwire_schemas::Timestamp::from_micros(4),
+        error: None,
+        reason: crate::OwedReason::Replay("r".into()),
+        key: key.map(str::to_owned),
+        ..debt(seq, 0)
+    };
+    let debts = ledger.debts(L1, b, bellwire_schemas::Seq(0), 9).await.unwrap();
+    assert_eq!(debts, [owed(1, Some("k")), owed(2, None)]);
+    ledger.close().await;
+}
+
 /// The hot questions use their indexes, whatever SQLite's planner learns in later versions.
 #[tokio::test]
 async fn hot_questions_are_searches() {
@@ -298,8 +333,13 @@ async fn hot_questions_are_searches() {
             "event_by_key (<expr>=? AND <expr>=?)",
         ),
         (
-            "SELECT place FROM owed WHERE binding = 1 AND lane = 1 ORDER BY next_at, place LIMIT 9",
+            "SELECT place FROM owed INDEXED BY owed_by_time WHERE binding = 1 AND lane = 1 AND reason NOT IN (3, 4)
+             ORDER BY next_at, place LIMIT 9",
             "owed_by_time (binding=? AND lane=?)",
+        ),
+        (
+            "SELECT * FROM owed WHERE binding = 1 AND place > 2 AND place <= 9 ORDER BY place LIMIT 9",
+            "PRIMARY KEY (binding=? AND place>? AND place<?)",
         ),
         (
             "SELECT count(*) FROM event INDEXED BY event_by_time WHERE accepted_at < 5",

@@ -106,6 +106,16 @@ impl Ledger for Picky {
         self.0.due(lane, binding, now, limit).await
     }
 
+    async fn debts(
+        &self,
+        lane: Lane,
+        binding: BindingId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Owed>, Error> {
+        self.0.debts(lane, binding, after, limit).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         self.0.redrive(dead, now).await
     }

@@ -33,6 +33,7 @@ pub(in crate::postgres) struct Debts {
     pub errors: Vec<Option<String>>,
     pub reasons: Vec<Option<i16>>,
     pub replays: Vec<Option<String>>,
+    pub keys: Vec<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +83,8 @@ impl Exceptions {
         self.settles.push(settles);
         self.states.push(state.map(code));
         self.debts.add(owed)?;
-        self.bytes += 200 + self.debts.errors.last().and_then(Option::as_ref).map_or(0, String::len);
+        let last = |texts: &Vec<Option<String>>| texts.last().and_then(Option::as_ref).map_or(0, String::len);
+        self.bytes += 200 + last(&self.debts.errors) + last(&self.debts.keys);
         Ok(int(self.parts.len()))
     }
 
@@ -144,6 +146,7 @@ impl Exceptions {
             (&dead.attributes as _, Type::TEXT_ARRAY),
             (&dead.metas as _, Type::TEXT_ARRAY),
             (&dead.data as _, Type::BYTEA_ARRAY),
+            (&self.debts.keys as _, Type::TEXT_ARRAY),
         ]);
     }
 }
@@ -161,10 +164,11 @@ impl Debts {
         self.errors.push(error_text(owed.and_then(|o| o.error.as_ref()))?);
         self.reasons.push(reason.map(|(code, _)| code));
         self.replays.push(reason.and_then(|(_, replay)| replay.map(|r| escape(r).into_owned())));
+        self.keys.push(owed.and_then(|o| o.key.as_deref()).map(|key| escape(key).into_owned()));
         Ok(())
     }
 
-    /// Adds the arguments of a function, in this order: attempts, next, since, error, reason, replay.
+    /// Adds the arguments of a function but for the keys, in this order: attempts, next, since, error, reason, replay.
     pub fn push<'a>(&'a self, params: &mut Vec<Param<'a>>) {
         params.extend([
             (&self.attempts as _, Type::INT4_ARRAY),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connecting;
+mod debts;
 mod exactly_once;
 mod failover;
 mod flush;

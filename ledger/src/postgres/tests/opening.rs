@@ -1,7 +1,11 @@
 //! Opening: migrations, whole or not at all, once; newer and foreign schemas refused.
 
+use bellwire_schemas::service::Start;
+use bellwire_schemas::{BindingId, FinalState, Seq};
+
 use super::{connect, server};
-use crate::postgres::migrate::{bring_up_to, migrate, schema_status};
+use crate::conformance::build::*;
+use crate::postgres::migrate::{MIGRATIONS, bring_up_to, migrate, schema_status};
 use crate::postgres::pool::Pool;
 use crate::postgres::{PostgresOptions, connector_of};
 use crate::sqlite::SchemaStatus;
@@ -116,6 +120,39 @@ async fn an_interrupted_migration_leaves_whole_steps() {
     const WHOLE: &[(&str, &str)] = &[BROKEN[0], ("second", "create table bellwire.second (n int);")];
     bring_up_to(&pool, &schema, WHOLE).await.unwrap();
     assert_eq!(names().await, ["first", "migration", "second"]);
+}
+
+/// Debts of before the eleventh step get the key of their event; flushes go on, those of older programs, too.
+#[tokio::test]
+async fn debts_of_older_ledgers_get_their_keys() {
+    let place = Place::new();
+    let (connector, schema) = connector_of(&place.url, None).unwrap();
+    let pool = Pool::open(connector).await.unwrap();
+    bring_up_to(&pool, &schema, &MIGRATIONS[..10]).await.unwrap();
+    let debt = "now(), 1, now(), now(), null, 0, null, true";
+    let filled = format!(
+        "select bellwire.found(2);
+         insert into bellwire.source (name) values ('orders');
+         insert into bellwire.event_batch (gen, lane, first_seq, count, append_id, appended_at, sources, types, ids, keys,
+           attributes) values (1, 1, 1, 3, gen_random_uuid(), now(), '{{1}}', '{{t}}', '{{a,b,c}}', '{{k1,null,k3}}',
+           array_fill('{{\"source\": \"s\", \"time\": \"\"}}'::text, array[3]));
+         insert into bellwire.retry values (1, 1, 1, {debt}), (1, 1, 2, {debt}), (1, 1, 3, {debt}), (1, 2, 9, {debt})"
+    );
+    place.look().await.batch_execute(&schema.replace(&filled)).await.unwrap();
+    let ledger = PostgresLedger::open(&place.url, lanes(2)).await.unwrap();
+    let keys: Vec<_> =
+        ledger.debts(L1, BindingId(1), Seq(0), 9).await.unwrap().into_iter().map(|o| o.key).collect();
+    assert_eq!(keys, [Some("k1".to_owned()), None, Some("k3".to_owned())]);
+    assert_eq!(ledger.debts(L2, BindingId(1), Seq(0), 9).await.unwrap()[0].key, None);
+    let ledger: std::sync::Arc<dyn Ledger> = std::sync::Arc::new(ledger);
+    let b = declare(&ledger, vec![binding("b:orders", Start::Earliest)]).await[0];
+    let epoch = own(&ledger, L1).await;
+    flush(&ledger, epoch, share(b, 1, 3).owes(3, 5).settles(1).ends(1, FinalState::Delivered)).await;
+    let (functions, ending) = (place.look().await, "'^(flush|outbox)_1$'");
+    let count = format!(
+        "select count(*) from pg_proc where pronamespace = $1::text::regnamespace and proname ~ {ending}"
+    );
+    assert_eq!(functions.query_one(&count, &[&place.schema]).await.unwrap().get::<_, i64>(0), 2);
 }
 
 #[tokio::test]
