@@ -13,6 +13,7 @@
 //! `explain.rs` serve operators.
 
 mod binding;
+pub mod conformance;
 pub mod cursor;
 pub mod decide;
 pub mod explain;

@@ -26,6 +26,12 @@ pub enum Kind {
     ObjectStore,
     /// CloudEvents over HTTP.
     Cloudevents,
+    /// Answers of functions about the items of a batch.
+    EsmAnswers,
+    /// Filters of event source mappings.
+    EsmFilters,
+    /// Recordings of event source mappings and destinations.
+    EsmRecorded,
 }
 
 /// The result over a file.
@@ -78,6 +84,9 @@ impl Kind {
             Self::LambdaEvents => "lambda-events.jsonl",
             Self::ObjectStore => "object-store.jsonl",
             Self::Cloudevents => "cloudevents-bindings.jsonl",
+            Self::EsmAnswers => "esm-batch-responses.jsonl",
+            Self::EsmFilters => "esm-filters.jsonl",
+            Self::EsmRecorded => "esm-recorded.jsonl",
         }
     }
 }
@@ -199,6 +208,9 @@ fn judge(kind: Kind, case: &Value) -> (String, Verdict) {
         Kind::Patterns => judged!(bellwire_patterns::conformance, case),
         Kind::Cron => judged!(bellwire_schedules::conformance, case),
         Kind::LambdaEvents => judged!(bellwire_dispatcher::shape::conformance, case),
+        Kind::EsmAnswers => judged!(bellwire_dispatcher::conformance::answers, case),
+        Kind::EsmFilters => judged!(bellwire_dispatcher::conformance::filters, case),
+        Kind::EsmRecorded => judged!(bellwire_dispatcher::conformance::recorded, case),
         Kind::ObjectStore | Kind::Cloudevents => judged!(bellwire_connectors::conformance, case),
     }
 }

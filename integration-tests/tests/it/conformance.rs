@@ -41,3 +41,18 @@ fn object_store() {
 fn cloudevents() {
     hold(Kind::Cloudevents, 1.0, 0.5);
 }
+
+#[test]
+fn answers_to_batches() {
+    hold(Kind::EsmAnswers, 1.0, 1.0);
+}
+
+#[test]
+fn filters_of_mappings() {
+    hold(Kind::EsmFilters, 1.0, 0.5);
+}
+
+#[test]
+fn recordings_of_mappings() {
+    hold(Kind::EsmRecorded, 1.0, 0.5);
+}

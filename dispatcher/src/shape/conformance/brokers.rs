@@ -106,7 +106,7 @@ fn seconds(text: &str) -> Option<i64> {
 }
 
 /// The events of an SQS sample.
-pub(super) fn sqs(records: &[Value]) -> Vec<Event> {
+pub(crate) fn sqs(records: &[Value]) -> Vec<Event> {
     records.iter().map(sqs_event).collect()
 }
 

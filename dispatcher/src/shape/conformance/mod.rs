@@ -7,6 +7,8 @@
 
 mod brokers;
 
+pub(crate) use brokers::sqs as sqs_events;
+
 use bellwire_schemas::Event;
 pub use bellwire_schemas::Verdict;
 use bytes::Bytes;
