@@ -103,7 +103,7 @@ fn main() -> ExitCode {
             report(json, ledger::run(ledger::Options { url, round, sustained, only, cases }))
         }
         Bench::Sources { json, messages, rounds, only, dir, shared } => {
-            if let Some(error) = sources::log_in() {
+            if let Err(error) = sources::log_in() {
                 eprintln!("error: {error:#}");
                 return ExitCode::FAILURE;
             }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use bellwire_ledger::{Ledger, SqliteLedger, SqliteOptions};
 use bellwire_schemas::service::{Decode, DedupRule, KeyRule, SourceKind, SourceSpec};
 use bellwire_test_servers::{Kafka, Ministack, Rabbitmq, shared};
@@ -89,23 +90,23 @@ const SQS: Keys = Keys {
     sqlite: "sqs_sqlite_per_s",
 };
 
-/// What the server in the place of SQS takes as a login. Sources find theirs in the environment, as AWS defines it; this
-/// process is started again where it lacks them. Answers what kept it from that.
-pub fn log_in() -> Option<anyhow::Error> {
+/// What the server in the place of SQS takes as a login. Sources find theirs in the environment, as AWS defines it; a
+/// process that lacks them is started again with them, and does not return from here.
+///
+/// # Errors
+/// When this program cannot be found or started again.
+pub fn log_in() -> anyhow::Result<()> {
     if std::env::var("AWS_ACCESS_KEY_ID").is_ok_and(|id| id == "test") {
-        return None;
+        return Ok(());
     }
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return Some(error.into()),
-    };
+    let program = std::env::current_exe().context("find this program")?;
     let mut again = std::process::Command::new(program);
     again
         .args(std::env::args_os().skip(1))
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test");
     // Returns only when it failed.
-    Some(std::os::unix::process::CommandExt::exec(&mut again).into())
+    Err(std::os::unix::process::CommandExt::exec(&mut again)).context("start this program again")
 }
 
 /// Runs what the options ask for.

