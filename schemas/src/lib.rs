@@ -15,6 +15,7 @@ mod ledger_url;
 pub mod live;
 pub mod meta;
 pub mod outlet;
+pub mod policy;
 pub mod ranges;
 pub mod selector;
 pub mod service;

@@ -45,7 +45,7 @@ impl Paint {
     pub fn state(state: &str) -> Style {
         match state {
             "delivered" | "ok" | "done" | "accepted" => Style::Green,
-            "dead" | "failing" | "cannot-start" | "refused" | "quarantined" => Style::Red,
+            "dead" | "failing" | "stalled" | "cannot-start" | "refused" | "quarantined" => Style::Red,
             "retrying" | "paused" | "parked" | "expired" | "waiting" | "cancelled" => Style::Yellow,
             "filtered" | "discarded" | "inactive" | "duplicate" => Style::Dim,
             _ => Style::Plain,

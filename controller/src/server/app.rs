@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use bellwire_connectors::Intake;
 use bellwire_dispatcher::Handle;
 use bellwire_ledger::{BindingRecord, EventQuery, Feed, Ledger};
-use bellwire_schemas::api::Listen;
+use bellwire_schemas::api::{Listen, PolicyView};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::selector::Selector;
 use bellwire_schemas::service::{ControllerSpec, FunctionSpec, Service};
-use bellwire_schemas::{Clock, FunctionName, SourceName, Timestamp};
+use bellwire_schemas::{BindingName, Clock, FunctionName, SourceName, Timestamp};
 use bellwire_workers::Workers;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub struct Declared {
     pub functions: BTreeMap<FunctionName, FunctionSpec>,
     /// The kind word of each source.
     pub kinds: BTreeMap<SourceName, &'static str>,
+    /// How each binding delivers.
+    pub policies: BTreeMap<BindingName, PolicyView>,
 }
 
 impl Declared {
@@ -79,6 +81,11 @@ impl Declared {
                 .iter()
                 .flat_map(|s| &s.sources)
                 .map(|s| (s.name.clone(), s.kind.word()))
+                .collect(),
+            policies: services
+                .iter()
+                .flat_map(|s| &s.bindings)
+                .map(|b| (b.name.clone(), PolicyView::from(b)))
                 .collect(),
         }
     }

@@ -65,7 +65,15 @@ async fn a_paused_binding_keeps_its_place_over_a_restart() {
     stack.start(None).await.unwrap();
     let explained = stack.get("/v1/events/later/explanation").await.unwrap();
     assert_eq!(explained["deliveries"][0]["state"], "paused", "{explained}");
-    stack.post("/v1/bindings/note:topic.work/resume", &json!({})).await.unwrap();
+    let shown = stack.get("/v1/bindings/note:topic.work").await.unwrap();
+    assert_eq!(shown["pause"]["reason"], "maintenance", "{shown}");
+    assert_eq!(
+        (&shown["policy"]["ordering"], &shown["position"]),
+        (&json!("none"), &json!(["1-0"])),
+        "{shown}"
+    );
+    let resumed = stack.post("/v1/bindings/note:topic.work/resume", &json!({})).await.unwrap();
+    assert_eq!((&resumed["waiting"], &resumed["was_paused"]), (&json!(1), &shown["pause"]), "{resumed}");
     stack.settled().await.unwrap();
     assert_eq!(notes(&stack).get("later ok"), Some(&1));
 }

@@ -2,12 +2,14 @@
 //!
 //! Fields are added, never renamed. Times are RFC 3339 UTC, durations `_ms`, sizes `_bytes`.
 
+mod bindings;
 mod commands;
 mod explanation;
 mod records;
 mod status;
 mod verification;
 
+pub use bindings::{BatchView, BindingDetail, DebounceView, PolicyView, RetryView, SendingView};
 pub use commands::{
     Absence, Changed, DeadLetterAction, InvocationRequest, InvocationView, PauseRequest, ReplayRequest,
     SendItem, SendRequest, SendResult,
@@ -17,8 +19,8 @@ pub use records::{
     DeadLetterGroup, DeadLetterView, EventDetail, EventView, QuarantineView, ReplayPlan, ReplayView,
 };
 pub use status::{
-    BindingStatus, ControllerStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, Problem, SourceStatus,
-    Status,
+    BindingStatus, ControllerStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, PauseView, Problem,
+    SourceStatus, Status,
 };
 pub use verification::{BindingSum, SourceSum, Verification};
 

@@ -65,7 +65,7 @@ pub struct SourceStatus {
     pub name: SourceName,
     /// `s3`, `schedule`, `webhook`, `topic`.
     pub kind: String,
-    /// `ok`, `paused`, `failing`.
+    /// `ok`, `paused`, `failing`, `stalled`.
     pub state: String,
     /// Why, when it is not `ok`.
     pub reason: Option<String>,
@@ -92,7 +92,7 @@ pub struct BindingStatus {
     pub source: SourceName,
     /// The function it calls.
     pub function: FunctionName,
-    /// `ok`, `paused`, `waiting`, `inactive`.
+    /// `ok`, `paused`, `waiting`, `stalled`, `inactive`.
     pub state: String,
     /// Why, when it is not `ok`: a reason code.
     pub reason: Option<String>,
@@ -118,6 +118,32 @@ pub struct BindingStatus {
     pub discarded: u64,
     /// When the oldest owed event was accepted.
     pub oldest_owed_at: Option<Timestamp>,
+    /// Who paused it, since when and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseView>,
+    /// Since when the breaker of its target is open: nothing is sent there but probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_since: Option<Timestamp>,
+    /// When the next probe goes out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<Timestamp>,
+    /// When the backlog is worked off, at the speed of the last minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drains_by: Option<Timestamp>,
+    /// Attempts at once that its target stands now, where that is below what the configuration allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A pause by an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseView {
+    /// Since when.
+    pub since: Timestamp,
+    /// The name of the token.
+    pub by: String,
+    /// The operator's words, perhaps empty.
+    pub reason: String,
 }
 
 /// One function.
@@ -141,6 +167,15 @@ pub struct FunctionStatus {
     pub invocations: u64,
     /// The exact maximum at once.
     pub concurrency: u32,
+    /// Attempts at once that it stands now, where that is below `concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Since when its breaker is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_since: Option<Timestamp>,
+    /// When the next probe goes out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<Timestamp>,
 }
 
 /// One lane.

@@ -144,11 +144,22 @@ pub(super) fn binding_table(bindings: &[BindingStatus], times: &Times) -> Table 
 /// Why a binding does not deliver, times as people read them; empty when it does.
 pub(super) fn why(binding: &BindingStatus, times: &Times) -> String {
     let text = binding.detail.as_ref().or(binding.reason.as_ref());
-    match text {
+    let text = match text {
         // Only the words of a pause are ours; any other detail may quote a function.
         Some(text) if binding.state == "paused" => times.told(text),
         Some(text) => text.clone(),
         None => String::new(),
+    };
+    let moments = [
+        binding.open_since.map(|at| format!("open since {}", times.short(at))),
+        binding.next_probe_at.map(|at| format!("next probe {}", times.distance(at))),
+        binding.drains_by.map(|at| format!("drains by {}", times.short(at))),
+    ];
+    let moments: Vec<String> = moments.into_iter().flatten().collect();
+    match (text.is_empty(), moments.is_empty()) {
+        (_, true) => text,
+        (true, false) => moments.join(", "),
+        (false, false) => format!("{text}; {}", moments.join(", ")),
     }
 }
 

@@ -1,10 +1,12 @@
 //! `/healthz/live` and `/healthz/ready`: the process answers; and work really moves.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bellwire_schemas::api::Status;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -19,25 +21,83 @@ pub async fn live() -> Json<Value> {
     Json(json!({"live": true}))
 }
 
-/// `GET /healthz/ready`: 503 with the reasons while the ledger does not answer, a source does not take events in, or a
-/// lane has no owner.
+/// `GET /healthz/ready`: 503 with the reasons while the ledger does not answer, a source does not take events in, a
+/// lane has no owner, or something that has work does not advance.
 pub async fn ready(State(app): State<Shared>) -> (StatusCode, Json<Value>) {
     let reasons: Vec<String> = match timeout(PATIENCE, collect(&app)).await {
-        Ok(Ok(status)) => {
-            let sources = status.sources.iter().filter(|s| s.state == "failing").map(|s| {
-                format!("source {} fails: {}", s.name, s.reason.as_deref().unwrap_or("no reason known"))
-            });
-            let lanes = status
-                .lanes
-                .iter()
-                .filter(|lane| lane.owner.is_none())
-                .map(|lane| format!("lane {} has no owner", lane.lane));
-            let leases = status.problems.iter().filter(|p| p.code == "ledger-unavailable");
-            sources.chain(lanes).chain(leases.map(|p| p.detail.clone())).collect()
-        }
+        Ok(Ok(status)) => unready(&status),
         Ok(Err(problem)) => vec![format!("the ledger does not answer: {}", problem.detail())],
         Err(_) => vec!["the ledger does not answer in time".into()],
     };
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons})))
+}
+
+/// Why a controller is not ready. What an operator or the configuration holds back is meant to stand still, and a
+/// target that is away is not for the controller to mend: neither is a reason.
+fn unready(status: &Status) -> Vec<String> {
+    let of = |subject: &dyn Display, what: &str, reason: Option<&str>| {
+        format!("{subject} {what}: {}", reason.unwrap_or("no reason known"))
+    };
+    let sources = status.sources.iter().filter_map(|s| {
+        let what = match s.state.as_str() {
+            "failing" => "fails",
+            "stalled" => "does not advance",
+            _ => return None,
+        };
+        Some(of(&format_args!("source {}", s.name), what, s.reason.as_deref()))
+    });
+    let lanes = status.lanes.iter().filter(|lane| lane.owner.is_none());
+    let lanes = lanes.map(|lane| format!("lane {} has no owner", lane.lane));
+    let stalled = status.bindings.iter().filter(|b| b.state == "stalled").map(|b| {
+        let reason = b.detail.as_deref().or(b.reason.as_deref());
+        of(&format_args!("binding {}", b.name), "does not advance", reason)
+    });
+    let leases = status.problems.iter().filter(|p| p.code == "ledger-unavailable");
+    sources.chain(lanes).chain(stalled).chain(leases.map(|p| p.detail.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_advance_is_a_reason_and_what_is_held_back_is_none() {
+        let source = |name: &str, state: &str, reason: &str| {
+            json!({
+                "name": name, "kind": "kafka", "state": state, "reason": reason, "entrance": "", "accepted": 0,
+                "duplicate": 0, "quarantined": 0, "refused": 0, "last_at": null
+            })
+        };
+        let binding = |name: &str, state: &str, reason: &str| {
+            json!({
+                "name": name, "source": "s", "function": "f", "state": state, "reason": reason, "detail": null,
+                "revision": 1, "running": 0, "waiting": 1, "retrying": 0, "delivered": 0, "filtered": 0, "expired": 0,
+                "dead": 0, "discarded": 0, "oldest_owed_at": null
+            })
+        };
+        let status: Status = serde_json::from_value(json!({
+            "version": "0", "services": [], "started_at": "2026-03-02T11:57:00Z",
+            "listen": {"ingress": "", "admin": ""},
+            "ledger": {"url": "", "size_bytes": 0, "max_size_bytes": null, "retention_ms": 0},
+            "sources": [
+                source("a", "ok", ""), source("b", "paused", "memory"), source("c", "failing", "refused"),
+                source("d", "stalled", "no record for 60 s")
+            ],
+            "bindings": [
+                binding("f:a", "paused", "binding-paused"), binding("f:b", "waiting", "breaker-open"),
+                binding("f:c", "stalled", "lane 2 has not moved for 60 s")
+            ],
+            "functions": [], "problems": [],
+            "lanes": [{"lane": 3, "tail": 1, "owned": false, "epoch": 1}],
+        }))
+        .unwrap();
+        let expected = [
+            "source c fails: refused",
+            "source d does not advance: no record for 60 s",
+            "lane 3 has no owner",
+            "binding f:c does not advance: lane 2 has not moved for 60 s",
+        ];
+        assert_eq!(unready(&status), expected);
+    }
 }

@@ -3,6 +3,7 @@
 //! Handlers translate between HTTP and the rooms behind; they decide nothing. Read `mod.rs` for the routes, then the
 //! file named like the resource.
 
+mod bindings;
 mod cluster;
 mod dead_letters;
 mod events;
@@ -49,10 +50,10 @@ pub fn router(app: Shared) -> Router {
         .route("/sources", get(sources::list))
         .route("/sources/{source}", get(sources::show))
         .route("/sources/{source}/sends", post(sources::send))
-        .route("/bindings", get(sources::bindings))
-        .route("/bindings/{binding}", get(sources::binding))
-        .route("/bindings/{binding}/pause", post(sources::pause))
-        .route("/bindings/{binding}/resume", post(sources::resume))
+        .route("/bindings", get(bindings::list))
+        .route("/bindings/{binding}", get(bindings::show))
+        .route("/bindings/{binding}/pause", post(bindings::pause))
+        .route("/bindings/{binding}/resume", post(bindings::resume))
         .route("/functions", get(functions::list))
         .route("/functions/{function}", get(functions::show))
         .route("/functions/{function}/invocations", post(functions::invoke))

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use bellwire_ledger::{ArrivalTotals, BindingRecord, BindingTotals};
+use bellwire_ledger::{ArrivalTotals, BindingRecord, BindingTotals, Pause};
 use bellwire_schemas::api::{
-    BindingStatus, FunctionStatus, LedgerStatus, Problem as Trouble, SourceStatus, Status,
+    BindingStatus, FunctionStatus, LedgerStatus, PauseView, Problem as Trouble, SourceStatus, Status,
 };
 use bellwire_schemas::service::Target;
 use bellwire_schemas::{FinalState, SourceName};
@@ -28,10 +28,8 @@ pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> 
 /// When the ledger does not answer.
 pub async fn collect(app: &App) -> Result<Status, Problem> {
     let arrivals = app.ledger().arrivals().await?;
-    let totals = app.ledger().totals().await?;
-    let records = app.ledger().bindings().await?;
     let sources = sources(app, &arrivals);
-    let bindings = bindings(app, &records, &totals);
+    let bindings = collect_bindings(app).await?;
     let functions = functions(app);
     let lanes = cluster::lanes(app).await?;
     let mut troubles = cluster::troubles(app, &lanes);
@@ -55,6 +53,21 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
         lanes,
         problems: troubles,
     })
+}
+
+/// How every binding stands.
+///
+/// # Errors
+/// When the ledger does not answer.
+pub async fn collect_bindings(app: &App) -> Result<Vec<BindingStatus>, Problem> {
+    let totals = app.ledger().totals().await?;
+    let records = app.ledger().bindings().await?;
+    Ok(bindings(app, &records, &totals))
+}
+
+/// A pause as the API shows it.
+pub fn pause_view(pause: &Pause) -> PauseView {
+    PauseView { since: pause.since, by: pause.by.clone(), reason: pause.reason.clone() }
 }
 
 fn sources(app: &App, arrivals: &BTreeMap<SourceName, ArrivalTotals>) -> Vec<SourceStatus> {
@@ -115,6 +128,11 @@ fn bindings(
                 dead: ended(FinalState::Dead),
                 discarded: ended(FinalState::Discarded),
                 oldest_owed_at: totals.oldest_owed,
+                pause: record.paused.as_ref().map(pause_view),
+                open_since: None,
+                next_probe_at: None,
+                drains_by: None,
+                limit: None,
             }
         })
         .collect()
@@ -140,6 +158,9 @@ fn functions(app: &App) -> Vec<FunctionStatus> {
                 busy: status.busy,
                 invocations: status.invocations,
                 concurrency: spec.concurrency,
+                limit: None,
+                open_since: None,
+                next_probe_at: None,
                 name: status.name,
             })
         })
@@ -164,10 +185,15 @@ fn problems(
     bindings: &[BindingStatus],
     functions: &[FunctionStatus],
 ) -> Vec<Trouble> {
-    let failing = sources.iter().filter(|s| s.state == "failing").map(|s| Trouble {
-        subject: s.name.to_string(),
-        code: "source-failing".into(),
-        detail: s.reason.clone().unwrap_or_else(|| "intake fails".into()),
+    let failing = sources.iter().filter_map(source_trouble);
+    let stalled = bindings.iter().filter(|b| b.state == "stalled").map(|b| Trouble {
+        subject: b.name.to_string(),
+        code: "stalled".into(),
+        detail: format!(
+            "{} wait, and nothing moves: {}",
+            count_of(b.waiting + b.retrying, "delivery", "deliveries"),
+            b.detail.as_deref().or(b.reason.as_deref()).unwrap_or("no reason known")
+        ),
     });
     let broken = functions.iter().filter_map(|f| {
         let error = f.error.as_ref()?;
@@ -193,9 +219,8 @@ fn problems(
         subject: b.name.to_string(),
         code: "dead-letters".into(),
         detail: format!(
-            "{} dead {}: bellwire dead-letters groups --binding {}",
-            b.dead,
-            if b.dead == 1 { "letter" } else { "letters" },
+            "{}: bellwire dead-letters groups --binding {}",
+            count_of(b.dead, "dead letter", "dead letters"),
             b.name
         ),
     });
@@ -211,5 +236,26 @@ fn problems(
                 }
             ),
         });
-    failing.chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()
+    failing.chain(stalled).chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()
+}
+
+/// What is wrong with a source. One that a configuration disabled is not wrong; one that something holds back is.
+fn source_trouble(source: &SourceStatus) -> Option<Trouble> {
+    let reason = source.reason.as_deref();
+    let (code, otherwise) = match source.state.as_str() {
+        "failing" => ("source-failing", "intake fails"),
+        "stalled" => ("source-stalled", "events wait at the source, and none comes in"),
+        "paused" if reason.is_some_and(|reason| reason != "enabled: false") => ("source-paused", ""),
+        _ => return None,
+    };
+    let detail = match reason {
+        Some(reason) if code == "source-paused" => format!("takes nothing in for now: {reason}"),
+        Some(reason) => reason.to_owned(),
+        None => otherwise.to_owned(),
+    };
+    Some(Trouble { subject: source.name.to_string(), code: code.into(), detail })
+}
+
+fn count_of(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
