@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::{DedupKey, Quarantine};
-use bellwire_schemas::event::is_json;
+use bellwire_schemas::event::{is_json, is_key};
 use bellwire_schemas::service::{Decode, DedupRule, KeyRule, SourceSpec};
 use bellwire_schemas::{Event, SourceName, Timestamp};
 use bytes::Bytes;
@@ -19,8 +19,6 @@ use crate::{Content, Draft, Parcel};
 pub const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest part of a bad message that is kept (the ledger cuts quarantined bytes at 1 MiB).
 pub const MAX_QUARANTINE_BYTES: usize = 1 << 20;
-/// Longest ordering key, in bytes; longer ones would only bloat indexes.
-pub const MAX_KEY_BYTES: usize = 4_096;
 
 /// A message after the rules.
 #[derive(Clone, Debug)]
@@ -97,7 +95,7 @@ fn rule_event(spec: &SourceSpec, draft: Draft, event_bytes: usize, now: Timestam
         let detail = format!("event has {size} bytes, the limit is {event_bytes} (limits.event_size)");
         return broken(event, "event-too-large", detail);
     }
-    if let Some(name) = nul_attribute(&event) {
+    if let Some(name) = event.nul_attribute() {
         let detail = format!("attribute `{name}` holds a NUL character");
         return broken(event, "bad-attribute", detail);
     }
@@ -144,7 +142,7 @@ fn keys(
             at_path(&envelope, path).map(|value| DedupKey { value, window: *window })
         }
     };
-    (key.filter(|k| !k.is_empty() && k.len() <= MAX_KEY_BYTES && !k.contains('\0')), dedup)
+    (key.filter(|key| is_key(key)), dedup)
 }
 
 /// The text at a dotted path: strings as they are, numbers and booleans as JSON writes them; anything else, or
@@ -178,22 +176,6 @@ pub(crate) fn set_aside_event(source: &SourceName, reason: String, event: &Event
 
 fn set_aside(source: &SourceName, reason: String, event: &Event) -> Ruled {
     Ruled::Quarantine(set_aside_event(source, reason, event))
-}
-
-fn nul_attribute(event: &Event) -> Option<&str> {
-    let texts = [
-        ("id", Some(&event.id)),
-        ("source", Some(&event.source)),
-        ("type", Some(&event.kind)),
-        ("subject", event.subject.as_ref()),
-        ("time", Some(&event.time)),
-        ("datacontenttype", event.datacontenttype.as_ref()),
-        ("dataschema", event.dataschema.as_ref()),
-    ];
-    let own =
-        texts.into_iter().find(|(_, text)| text.is_some_and(|t| t.contains('\0'))).map(|(name, _)| name);
-    let nul = |value: &Value| value.as_str().is_some_and(|t| t.contains('\0'));
-    own.or_else(|| event.extensions.iter().find(|(_, v)| nul(v)).map(|(name, _)| name.as_str()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Longest ordering key, in bytes; longer ones would only bloat indexes.
+pub const MAX_KEY_BYTES: usize = 4_096;
+
 /// An immutable CloudEvents 1.0 event as a connector made it.
 ///
 /// `data` holds the bytes exactly as they arrived; nothing re-serialises them. `meta` is what the source knew
@@ -93,6 +96,25 @@ impl Event {
         self.extensions.get("traceparent").and_then(Value::as_str)
     }
 
+    /// The first attribute or extension that holds a NUL character, which Postgres cannot keep in a text.
+    pub fn nul_attribute(&self) -> Option<&str> {
+        let own = [
+            ("id", Some(&self.id)),
+            ("source", Some(&self.source)),
+            ("type", Some(&self.kind)),
+            ("subject", self.subject.as_ref()),
+            ("time", Some(&self.time)),
+            ("datacontenttype", self.datacontenttype.as_ref()),
+            ("dataschema", self.dataschema.as_ref()),
+        ];
+        let nul = |text: &str| text.contains('\0');
+        let own = own.into_iter().find(|(_, text)| text.is_some_and(|text| nul(text))).map(|(name, _)| name);
+        own.or_else(|| {
+            let extension = |(_, value): &(&String, &Value)| value.as_str().is_some_and(nul);
+            self.extensions.iter().find(extension).map(|(name, _)| name.as_str())
+        })
+    }
+
     /// The size the limits count: payload plus attributes plus metadata, in bytes, roughly.
     pub fn size_bytes(&self) -> usize {
         let text = self.id.len()
@@ -102,6 +124,11 @@ impl Event {
         let meta: usize = self.meta.iter().map(|(name, value)| name.len() + 4 + value_bytes(value)).sum();
         self.data.as_ref().map_or(0, Bytes::len) + text + meta + 64
     }
+}
+
+/// Whether a text can be an ordering key: not empty, not longer than [`MAX_KEY_BYTES`], without a NUL character.
+pub fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_KEY_BYTES && !text.contains('\0')
 }
 
 /// Whether a media type says JSON: `application/json`, `text/json` or any `+json`, parameters ignored.
@@ -144,6 +171,20 @@ mod tests {
         assert_eq!(event("17", Some("application/vnd.x+json; charset=utf-8")).envelope()["data"], 17);
         let bytes = Event { data: Some(Bytes::from_static(&[0xff])), ..event("", None) };
         assert_eq!(bytes.envelope().get("data"), None);
+    }
+
+    #[test]
+    fn what_postgres_cannot_keep_is_found() {
+        assert_eq!(event("{}", None).nul_attribute(), None);
+        let subject = Event { subject: Some("a\0b".into()), ..event("{}", None) };
+        assert_eq!(subject.nul_attribute(), Some("subject"));
+        let mut extension = event("\0", None);
+        extension.extensions = [("a".to_owned(), 1.into()), ("b".to_owned(), "\0".into())].into();
+        assert_eq!(extension.nul_attribute(), Some("b"));
+        for (key, fine) in [("k", true), ("", false), ("\0", false), (&"k".repeat(4_096), true)] {
+            assert_eq!(is_key(key), fine, "{key:?}");
+        }
+        assert!(!is_key(&"k".repeat(4_097)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bellwire_schemas::cloudevents::{self, Binding, Mode};
+use bellwire_schemas::event::MAX_KEY_BYTES;
 use bellwire_schemas::meta::{KafkaMeta, to_map};
 use bellwire_schemas::service::KeyRule;
 use bellwire_schemas::{Event, Timestamp};
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::rules::MAX_KEY_BYTES;
 use crate::{Content, Draft};
 
 /// `type` of an event whose record is no CloudEvent.

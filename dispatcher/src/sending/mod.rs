@@ -134,8 +134,9 @@ pub(crate) fn emitted(
     if event.time.is_empty() {
         event.time = at.to_string();
     }
-    let named = event.extensions.get("partitionkey").and_then(Value::as_str).map(str::to_owned);
-    let key = named.or_else(|| stored.key.clone());
+    // An empty key, which CloudEvents does not allow, is how a function says that there is none.
+    let named = event.extensions.remove("partitionkey").and_then(|key| key.as_str().map(str::to_owned));
+    let key = named.or_else(|| stored.key.clone()).filter(|key| !key.is_empty());
     if let Some(key) = &key {
         event.extensions.insert("partitionkey".into(), key.clone().into());
     }

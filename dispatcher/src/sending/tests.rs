@@ -220,3 +220,20 @@ fn the_answer_alone_keeps_its_bytes_and_its_type() {
     let new = sent(End::Delivered(&large), SendingPayload::Result, b"{}");
     assert!(data(&new)["bellwire.omitted"].is_string());
 }
+
+#[test]
+fn an_emitted_event_has_the_key_that_the_function_named() {
+    let mut cause = stored();
+    cause.key = Some("k".into());
+    let key_of = |named: Option<&str>| {
+        let mut event = Event { id: "1".into(), ..Event::default() };
+        event.extensions.extend(named.map(|key| ("partitionkey".to_owned(), key.into())));
+        let emission = Emission { to: "topic.done".into(), event };
+        let new = emitted("price:orders", emission, 0, "d", &cause, AT, 4);
+        assert_eq!(new.event.extensions.get("partitionkey").and_then(Value::as_str), new.key.as_deref());
+        new.key
+    };
+    assert_eq!(key_of(Some("own")).as_deref(), Some("own"));
+    assert_eq!(key_of(None).as_deref(), Some("k"));
+    assert_eq!(key_of(Some("")), None);
+}

@@ -1,15 +1,18 @@
 //! Events that a function sends while it runs: `POST /bellwire/v1/invocation/<request id>/emit/<source>` beside the
 //! Runtime API. They are kept with the attempt, go out if and only if it succeeds, and then in the commit of its outcome.
 //!
-//! This room reads and bounds them. What they become is the dispatcher's.
+//! This room reads and bounds them, by the rules that the intake has for events from outside: what breaks one could not be
+//! stored, and would hold up the commit of the outcome. What they become is the dispatcher's.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bellwire_schemas::cloudevents::{Binding, Mode, decode_binary, decode_structured, mode};
+use bellwire_schemas::event::{MAX_KEY_BYTES, is_key};
 use bellwire_schemas::{Event, SourceName};
 use bytes::Bytes;
 use http::HeaderMap;
+use serde_json::Value;
 
 /// Path prefix of our own calls; the Runtime API's paths begin with its date.
 pub const PREFIX: &str = "/bellwire/v1/";
@@ -90,7 +93,23 @@ pub fn read(to: &str, headers: &HeaderMap, body: &Bytes) -> Result<Emission, Str
             event
         }
     };
+    check(&event)?;
     Ok(Emission { to: SourceName::new(to), event })
+}
+
+/// Refuses what the ledger could not keep. An empty `partitionkey` says that there is no key.
+fn check(event: &Event) -> Result<(), String> {
+    if let Some(name) = event.nul_attribute() {
+        return Err(format!("attribute `{name}` holds a NUL character"));
+    }
+    match event.extensions.get("partitionkey") {
+        None => Ok(()),
+        Some(Value::String(key)) if key.is_empty() || is_key(key) => Ok(()),
+        Some(Value::String(key)) => {
+            Err(format!("`partitionkey` has {} bytes, the limit is {MAX_KEY_BYTES}", key.len()))
+        }
+        Some(_) => Err("`partitionkey` must be a text".into()),
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +159,34 @@ mod tests {
             let error = read("topic.done", &headers, &Bytes::from_static(body.as_bytes())).unwrap_err();
             assert!(!error.is_empty(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn what_the_ledger_could_not_keep_is_told() {
+        let refused = |headers: &HeaderMap, body: &str, words: &str| {
+            let error = read("topic.done", headers, &Bytes::copy_from_slice(body.as_bytes())).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        for (name, words) in [
+            ("ce-subject", "`subject` holds a NUL"),
+            ("ce-type", "`type` holds a NUL"),
+            ("ce-note", "`note` holds a NUL"),
+            ("ce-partitionkey", "`partitionkey` holds a NUL"),
+        ] {
+            refused(&headers(&[(name, "a%00b")]), "", words);
+        }
+        let structured = headers(&[("content-type", "application/cloudevents+json")]);
+        let with = |attribute: &str| {
+            format!("{{\"specversion\":\"1.0\",\"id\":\"8\",\"source\":\"/me\",\"type\":\"t\",{attribute}}}")
+        };
+        refused(&structured, &with("\"subject\":\"\\u0000\""), "`subject` holds a NUL");
+        refused(&structured, &with("\"partitionkey\":7"), "`partitionkey` must be a text");
+        let long = format!("\"partitionkey\":\"{}\"", "k".repeat(MAX_KEY_BYTES + 1));
+        refused(&structured, &with(&long), "4097 bytes, the limit is 4096");
+        let longest = format!("\"partitionkey\":\"{}\"", "k".repeat(MAX_KEY_BYTES));
+        read("topic.done", &structured, &Bytes::from(with(&longest))).unwrap();
+        // The data may hold anything.
+        read("topic.done", &headers(&[]), &Bytes::from_static(b"\0")).unwrap();
     }
 
     #[test]
