@@ -48,7 +48,8 @@ pub enum Verdict {
 ///
 /// An event is named by its identifier in Lambda's event: `messageId` for `sqs`, `{"partition": "topic-0", "offset": 7}`
 /// for `kafka`. For `rabbitmq`, where Lambda has none, it is the property `messageId`. Every event is also known by its
-/// CloudEvents id. Records of Kafka that come after a reported one of their partition are not delivered, as on AWS.
+/// CloudEvents id. Records of Kafka that come after a reported one of their partition are not delivered, as on AWS; of a
+/// FIFO queue's batch that is reported from one message on to its end, only that message has failed.
 pub fn verdicts(answer: &[u8], events: &[&StoredEvent], kind: Option<&str>, ordered: bool) -> Verdicts {
     let reported: BTreeSet<Identifier> = match read::failures(answer) {
         Ok(reported) => reported.into_iter().collect(),
@@ -69,6 +70,9 @@ pub fn verdicts(answer: &[u8], events: &[&StoredEvent], kind: Option<&str>, orde
     }
     names.hold_partitions(&reported, &mut each);
     if ordered {
+        if kind == Some("sqs") {
+            hold_untried(&mut each);
+        }
         hold_keys(events, &mut each);
     }
     Verdicts::Each(each)
@@ -132,6 +136,16 @@ impl Names {
                 }
             }
         }
+    }
+}
+
+/// Lambda's guide asks functions of FIFO queues to stop at the first failure and to report all the rest. Where all of it is
+/// reported, that is what happened as far as anybody can tell: what was perhaps not tried must not use up its attempts.
+fn hold_untried(each: &mut [Verdict]) {
+    let first = each.iter().position(|verdict| *verdict == Verdict::Failed).unwrap_or(each.len());
+    let rest = each.get_mut(first + 1..).unwrap_or_default();
+    if rest.iter().all(|verdict| *verdict == Verdict::Failed) {
+        rest.fill(Verdict::Behind);
     }
 }
 

@@ -181,6 +181,25 @@ fn in_a_line_only_the_first_reported_has_failed() {
 }
 
 #[test]
+fn a_fifo_function_that_stopped_has_failed_at_one_message() {
+    let events = [sqs("a1", Some("a")), sqs("b1", Some("b")), sqs("a2", Some("a")), sqs("c1", Some("c"))];
+    let said = |identifiers: &[&str], ordered| {
+        let identifiers: Vec<Value> = identifiers.iter().map(|id| json!(id)).collect();
+        ask(&reports(&identifiers), &events, "sqs", ordered)
+    };
+    assert_eq!(
+        said(&["b1", "a2", "c1"], true),
+        Verdicts::Each(vec![Delivered, Failed, Behind, Behind]),
+        "from one on to the end"
+    );
+    assert_eq!(said(&["a1", "b1", "a2", "c1"], true), Verdicts::Each(vec![Failed, Behind, Behind, Behind]));
+    assert_eq!(said(&["c1"], true), Verdicts::Each(vec![Delivered, Delivered, Delivered, Failed]));
+    // It went on after the first failure, so each was tried.
+    assert_eq!(said(&["a1", "b1", "c1"], true), Verdicts::Each(vec![Failed, Failed, Behind, Failed]));
+    assert_eq!(said(&["b1", "a2", "c1"], false), Verdicts::Each(vec![Delivered, Failed, Failed, Failed]));
+}
+
+#[test]
 fn hostile_answers_cost_no_more_than_their_size() {
     let events: Vec<StoredEvent> = (0..2_000).map(|n| sqs(&(n % 10).to_string(), Some("k"))).collect();
     let size = 6 << 20;
@@ -223,9 +242,11 @@ proptest! {
             Verdicts::All => prop_assert!(reported.is_empty()),
             Verdicts::Malformed(reason) => prop_assert!(false, "{reason}"),
             Verdicts::Each(each) => {
+                let first = reported.iter().min().copied().unwrap_or_default();
+                let stopped = ordered && (first..6).all(|n| reported.contains(&n));
                 for (n, verdict) in each.iter().enumerate() {
                     let line = |other: usize| ordered && keys[n] < 2 && keys[other] == keys[n];
-                    let behind = (0..n).any(|other| line(other) && reported.contains(&other));
+                    let behind = stopped && n > first || (0..n).any(|other| line(other) && reported.contains(&other));
                     let expected = match (behind, reported.contains(&n)) {
                         (true, _) => Behind,
                         (false, true) => Failed,
