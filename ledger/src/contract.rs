@@ -147,13 +147,28 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Operators
 
-    /// Dead letters back into the debts, due at `now` with their attempts reset; returns how many there were. An
+    /// Dead letters back into the debts, due at `now` with their attempts reset, and blocked debts back to retries in the
+    /// same way, which keeps them at the head of their key's line; returns how many there were. An
     /// event that retention has removed comes back from its copy, at its own address. Each debt has its event's key.
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error>;
 
     /// Ends dead letters or debts as discarded, logged with the reason (as an error of type `Operator.Discarded`)
-    /// while the event is kept; returns how many there were.
+    /// while the event is kept; returns how many there were. An attempt that is under way meanwhile may still end the
+    /// delivery otherwise; it does not make it owed again.
     async fn discard(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+
+    /// Ends debts as discarded, as [`Ledger::discard`] does, but with an error of type `Operator.Cancelled`. Where the
+    /// cursor has not passed the place yet and the event is kept and of the binding's source, it asks for it instead: a row
+    /// with the reason [`OwedReason::Cancelled`](crate::OwedReason) is due at once, by which the owner of the lane hears
+    /// of it, and ends the delivery. Such a request is no debt: its event counts as waiting until the cursor passes it. All
+    /// others are left alone, requests that are there and dead letters, too. Returns how many were ended or asked for.
+    async fn cancel(
         &self,
         deliveries: &[DeliveryKey],
         reason: &str,

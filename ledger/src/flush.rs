@@ -35,9 +35,12 @@ pub struct BindingFlush {
     pub done: SeqRanges,
     /// Attempts and endings since the last flush.
     pub log: Vec<LogEntry>,
-    /// Debts to write: replaces the row of the same place.
+    /// Debts to write: replaces the row of the same place. Of a place passed before that has no row it is out of date, as
+    /// an operator gave the delivery up meanwhile, and changes nothing. A row that an operator cancelled stays cancelled:
+    /// its reason, error and time remain.
     pub owed: Vec<Owed>,
-    /// Places whose debt row ends with this flush; applied after `owed`.
+    /// Places whose debt row ends with this flush; applied after `owed`. Requests to cancel end with every flush that
+    /// passes their place, but for those that it owes.
     pub settled: Vec<Seq>,
     /// Deliveries given up; each has its line in `log`, too.
     pub dead: Vec<DeadLetter>,
@@ -126,7 +129,9 @@ pub enum OwedReason {
     Delayed,
     /// It is the last event of a burst so far.
     Debounced,
-    /// An operator asked to give it up, and its binding has not seen to that yet.
+    /// An operator asked to give it up, and its binding has not seen to that yet. Its place may lie beyond the cursor:
+    /// then it is a request and no debt, and no account counts it. The owner of the lane ends it with a line
+    /// [`FinalState::Discarded`].
     Cancelled,
 }
 
@@ -245,23 +250,37 @@ impl BindingFlush {
     }
 }
 
-/// The log line of a discarded delivery.
+/// By which verb an operator gave up a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Discard,
+    Cancel,
+}
+
+/// Why a delivery was given up, as its error says it.
+pub(crate) fn given_up(verb: Verb, reason: &str, by: &str) -> ErrorInfo {
+    let kind = match verb {
+        Verb::Discard => "Operator.Discarded",
+        Verb::Cancel => "Operator.Cancelled",
+    };
+    ErrorInfo::platform(FailureClass::Function, kind, format!("{reason} (by {by})"))
+}
+
+/// The log line of a delivery that an operator gave up.
 pub(crate) fn discarded(
     seq: Seq,
     revision: u32,
     replay: Option<ReplayId>,
-    reason: &str,
-    by: &str,
+    error: ErrorInfo,
     at: Timestamp,
 ) -> LogEntry {
-    let message = format!("{reason} (by {by})");
     LogEntry {
         seq,
         attempt: 0,
         at,
         duration_ms: 0,
         outcome: LogOutcome::Final(FinalState::Discarded),
-        error: Some(ErrorInfo::platform(FailureClass::Function, "Operator.Discarded", message)),
+        error: Some(error),
         worker: String::new(),
         version: String::new(),
         revision,

@@ -106,7 +106,7 @@ pub struct BindingTotals {
     pub ended: BTreeMap<FinalState, u64>,
     /// Events of the binding's source that lie beyond its cursor, counted up to the tail.
     pub waiting: u64,
-    /// Debt rows (retry, redrive, replay), those `outside` included.
+    /// Debt rows of every reason, those `outside` included; requests to cancel what is still waiting are none.
     pub retrying: u64,
     /// Dead letters kept now.
     pub dead_letters: u64,

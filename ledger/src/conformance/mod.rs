@@ -5,6 +5,7 @@
 
 pub mod appends;
 pub mod build;
+pub mod cancel;
 pub mod cluster;
 pub mod debts;
 pub mod deliveries;
@@ -67,6 +68,9 @@ macro_rules! suite {
             flush_is_fenced flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order
             log_of_an_event endings_remove_debts);
         $crate::conformance::suite!(@ $subject, debts: debts_have_keys debts_in_pages parked_debts_are_never_due);
+        $crate::conformance::suite!(@ $subject, cancel: blocked_debts_are_redriven every_debt_is_given_up
+            requests_wait_for_the_cursor cancelled_debts_stay_cancelled given_up_debts_are_owed_no_more
+            requests_hold_nothing);
         $crate::conformance::suite!(@ $subject, outbox: outcomes_bring_forth_events what_was_seen_emits_nothing
             fenced_and_broken_flushes_emit_nothing emitted_events_have_dedup_keys lanes_that_emit_into_each_other);
         $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say

@@ -46,13 +46,39 @@ impl<S: Subject> World<S> {
 
     pub(super) async fn redrive_or_discard(&mut self) {
         let now = at(self.now);
-        if self.dice.roll(2) == 0 {
-            let keys = self.deliveries(true).await;
-            both!(self, redrive(&keys, now));
-        } else {
-            let keys = self.deliveries(false).await;
-            both!(self, discard(&keys, "no", "ana", now));
+        match self.dice.roll(4) {
+            0 => {
+                let keys = self.deliveries(true).await;
+                both!(self, redrive(&keys, now));
+            }
+            1 => {
+                let keys = self.deliveries(false).await;
+                both!(self, redrive(&keys, now));
+            }
+            2 => {
+                let keys = self.deliveries(false).await;
+                both!(self, discard(&keys, "no", "ana", now));
+            }
+            _ => {
+                let keys = self.some_ahead().await;
+                both!(self, cancel(&keys, "no", "ana", now));
+            }
         }
+    }
+
+    /// Deliveries around the tails, where some wait and some are owed, and those that are owed anyhow.
+    pub(super) async fn some_ahead(&mut self) -> Vec<DeliveryKey> {
+        let mut keys = self.deliveries(false).await;
+        let Some(binding) = self.any_binding().await else { return keys };
+        for lane in (1..=LANES).map(Lane) {
+            let tail = self.model.tail(lane).await.unwrap().0;
+            for seq in tail.saturating_sub(8)..=tail + 1 {
+                if self.dice.roll(3) == 0 {
+                    keys.push(DeliveryKey { binding: binding.id, address: Address::new(lane, Seq(seq)) });
+                }
+            }
+        }
+        keys
     }
 
     pub(super) async fn replay(&mut self) {

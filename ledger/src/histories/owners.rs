@@ -16,6 +16,7 @@ enum Act {
     Take(Taken),
     Redrive(Vec<DeliveryKey>),
     Discard(Vec<DeliveryKey>),
+    Cancel(Vec<DeliveryKey>),
 }
 
 impl Act {
@@ -30,6 +31,7 @@ impl Act {
             }
             Self::Redrive(keys) => format!("{:?}", ledger.redrive(keys, now).await),
             Self::Discard(keys) => format!("{:?}", ledger.discard(keys, "no", "ana", now).await),
+            Self::Cancel(keys) => format!("{:?}", ledger.cancel(keys, "no", "ana", now).await),
         }
     }
 
@@ -128,6 +130,7 @@ impl<S: Subject> World<S> {
             }
             3..5 => Act::Flush(self.new_flush(owner).await?),
             5 => Act::Take(Taken { by: self.dice.pick(&[0, 1]), ..owner }),
+            6 if self.dice.roll(2) == 0 => Act::Cancel(self.some_ahead().await),
             6 => Act::Redrive(self.deliveries(true).await),
             _ => Act::Discard(self.deliveries(false).await),
         })

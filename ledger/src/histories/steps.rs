@@ -152,11 +152,16 @@ impl<S: Subject> World<S> {
 
     async fn work_off(&mut self, part: &mut BindingFlush, lane: Lane) {
         let mut debts = self.model.due(lane, part.binding, at(self.now), 5).await.unwrap().due;
+        let before = self.model.checkpoint(lane, part.binding).await.unwrap();
         let some = Seq(self.dice.roll(20));
         let parked = self.model.debts(lane, part.binding, some, 2).await.unwrap().into_iter();
         debts.extend(parked.filter(|o| matches!(o.reason, OwedReason::Parked | OwedReason::Blocked)));
         for owed in debts {
             let seq = owed.seq.0;
+            if !before.passed(owed.seq) {
+                // A request: it ends when its place is passed.
+                continue;
+            }
             let stored = self.model.event(Address::new(lane, owed.seq)).await.unwrap().unwrap();
             let taken = std::mem::replace(part, share(part.binding, 0, 0));
             *part = match self.dice.roll(6) {

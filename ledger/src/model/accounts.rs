@@ -31,6 +31,8 @@ impl State {
         self.log.remove(&address);
         for binding in self.bindings.iter().map(|b| b.id).collect::<Vec<_>>() {
             let key = DeliveryKey { binding, address };
+            // Nothing else holds an event that is owed.
+            self.owed.remove(&key);
             if !self.dead.contains_key(&key) {
                 self.close_account(key);
             }
@@ -93,7 +95,7 @@ impl State {
                 *totals.ended.entry(*state).or_default() += 1;
             }
         }
-        for key in self.owed.keys().filter(|k| k.binding == id) {
+        for key in self.owed.keys().filter(|k| k.binding == id && !self.is_request(k)) {
             totals.retrying += 1;
             totals.outside += u64::from(!self.counted.contains(key));
             oldest.push(key.address);

@@ -283,6 +283,16 @@ impl Ledger for ModelLedger {
         self.change(|s| s.discard(deliveries, reason, by, now).inspect(|_| s.changes += 1))
     }
 
+    async fn cancel(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.change(|s| s.cancel(deliveries, reason, by, now).inspect(|_| s.changes += 1))
+    }
+
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
         self.change(|s| s.save_replay(replay, owed).inspect(|_| s.changes += 1))
     }

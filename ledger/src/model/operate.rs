@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use bellwire_schemas::service::Start;
-use bellwire_schemas::{Address, BindingId, FinalState, Lane, Seq, Timestamp};
+use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, Lane, Seq, Timestamp};
 
 use super::state::State;
-use crate::flush::discarded;
+use crate::flush::{Verb, discarded, given_up};
 use crate::{
     BindingRecord, Checkpoint, DeliveryKey, Error, Owed, OwedReason, Refusal, ReplayRecord, ReplayState,
     Retained,
@@ -83,6 +83,9 @@ impl State {
             self.revisions.insert((id, revision), new.filter);
         }
         if moved {
+            let asked: Vec<_> =
+                self.owed.keys().filter(|k| k.binding == id && self.is_request(k)).copied().collect();
+            self.owed.retain(|key, _| !asked.contains(key));
             for lane in self.all_lanes() {
                 let reach = self.checkpoint(lane, id)?.reach();
                 self.counted_from.insert((lane, id), reach);
@@ -95,7 +98,15 @@ impl State {
     pub fn redrive(&mut self, dead: &[DeliveryKey], now: Timestamp) -> u64 {
         let mut moved = 0;
         for key in dead {
-            let Some(letter) = self.dead.remove(key) else { continue };
+            let Some(letter) = self.dead.remove(key) else {
+                let blocked = self.owed.get_mut(key).filter(|o| o.reason == OwedReason::Blocked);
+                if let Some(owed) = blocked {
+                    (owed.reason, owed.attempts) = (OwedReason::Retry, 0);
+                    (owed.next_at, owed.since) = (now, now);
+                    moved += 1;
+                }
+                continue;
+            };
             let owed = Owed {
                 seq: key.address.seq,
                 attempts: 0,
@@ -121,25 +132,82 @@ impl State {
     ) -> Result<u64, Error> {
         let mut ended = 0;
         for key in deliveries {
-            let owed = self.owed.remove(key);
+            let owed = if self.is_request(key) { None } else { self.owed.remove(key) };
             if self.dead.remove(key).is_none() && owed.is_none() {
                 continue;
             }
-            let replay = owed.and_then(|o| match o.reason {
-                OwedReason::Replay(id) => Some(id),
-                _ => None,
-            });
-            self.last.insert(*key, FinalState::Discarded);
-            if self.event(key.address).is_some() {
-                let revision = self.binding(key.binding)?.revision;
-                let line = discarded(key.address.seq, revision, replay, reason, by, now);
-                self.log.entry(key.address).or_default().push((key.binding, line));
-            } else {
-                self.close_account(*key);
-            }
+            self.give_up(*key, owed, given_up(Verb::Discard, reason, by), now)?;
             ended += 1;
         }
         Ok(ended)
+    }
+
+    fn give_up(
+        &mut self,
+        key: DeliveryKey,
+        owed: Option<Owed>,
+        error: ErrorInfo,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let replay = owed.and_then(|o| match o.reason {
+            OwedReason::Replay(id) => Some(id),
+            _ => None,
+        });
+        self.last.insert(key, FinalState::Discarded);
+        if self.event(key.address).is_some() {
+            let revision = self.binding(key.binding)?.revision;
+            let line = discarded(key.address.seq, revision, replay, error, now);
+            self.log.entry(key.address).or_default().push((key.binding, line));
+        } else {
+            self.close_account(key);
+        }
+        Ok(())
+    }
+
+    /// Whether a row asks to cancel what the cursor has not passed.
+    pub fn is_request(&self, key: &DeliveryKey) -> bool {
+        self.owed.get(key).is_some_and(|o| o.reason == OwedReason::Cancelled) && !self.passed(key)
+    }
+
+    fn passed(&self, key: &DeliveryKey) -> bool {
+        let Address { lane, seq } = key.address;
+        self.checkpoints.get(&(lane, key.binding)).is_some_and(|c| c.passed(seq))
+    }
+
+    pub fn cancel(
+        &mut self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut count = 0;
+        for key in deliveries {
+            let error = given_up(Verb::Cancel, reason, by);
+            if self.passed(key) {
+                let Some(owed) = self.owed.remove(key) else { continue };
+                self.give_up(*key, Some(owed), error, now)?;
+                count += 1;
+                continue;
+            }
+            let Some(event) = self.events.get(&key.address).filter(|_| !self.owed.contains_key(key)) else {
+                continue;
+            };
+            if self.binding(key.binding).is_ok_and(|b| b.source == event.source) {
+                let request = Owed {
+                    seq: key.address.seq,
+                    attempts: 0,
+                    next_at: now,
+                    since: now,
+                    error: Some(error),
+                    reason: OwedReason::Cancelled,
+                    key: event.key.clone(),
+                };
+                self.owed.insert(*key, request);
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     pub fn save_replay(&mut self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
@@ -211,7 +279,7 @@ impl State {
     pub fn needed(&self, address: Address) -> bool {
         let Address { lane, seq } = address;
         if self.aside.contains_key(&address) {
-            return self.owed.keys().any(|k| k.address == address);
+            return self.is_owed(address);
         }
         let source = self.events.get(&address).map(|e| &e.source);
         let waiting = self.bindings.iter().filter(|b| b.active && Some(&b.source) == source);
@@ -221,8 +289,10 @@ impl State {
             let until = r.until.get(&lane).copied().unwrap_or_default();
             matches!(r.state, ReplayState::Running | ReplayState::Paused) && seq > from && seq <= until
         };
-        marks.any(|c| c.mark < seq)
-            || self.owed.keys().any(|k| k.address == address)
-            || self.replays.iter().any(in_replay)
+        marks.any(|c| c.mark < seq) || self.is_owed(address) || self.replays.iter().any(in_replay)
+    }
+
+    fn is_owed(&self, address: Address) -> bool {
+        self.owed.keys().any(|k| k.address == address && !self.is_request(k))
     }
 }

@@ -1,14 +1,14 @@
 //! The hot writes: append, ownership, flush.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use bellwire_schemas::{Address, ControllerId, Epoch, Lane, Seq, Timestamp};
+use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, Seq, Timestamp};
 
 use super::state::{LaneState, State};
 use crate::{
     Append, Appended, Arrival, BindingFlush, Checkpoint, Cluster, DeliveryKey, Duplicate, Error, Flush,
-    FlushOutcome, Heartbeat, LaneOwner, Member, NewEvent, Position, PositionAdvance, Quarantine,
-    QuarantineRecord, StoredEvent,
+    FlushOutcome, Heartbeat, LaneOwner, Member, NewEvent, Owed, OwedReason, Position, PositionAdvance,
+    Quarantine, QuarantineRecord, StoredEvent,
 };
 
 impl State {
@@ -169,15 +169,22 @@ impl State {
     fn flush_binding(&mut self, lane: Lane, part: BindingFlush) {
         let endings = part.endings();
         let key = |seq: Seq| DeliveryKey { binding: part.binding, address: Address::new(lane, seq) };
+        let after = Checkpoint { version: part.version, mark: part.mark, done: part.done };
+        let mut asked = self.end_requests(lane, part.binding, &after);
+        let before = self.checkpoints.insert((lane, part.binding), after).unwrap_or_default();
         for owed in part.owed {
-            // Out of date: its delivery ended and its event is gone.
-            if self.event(key(owed.seq).address).is_none() {
+            let row = self.owed.get(&key(owed.seq)).cloned().or_else(|| asked.remove(&owed.seq));
+            // Out of date: its delivery was given up, or ended and its event is gone.
+            if row.is_none() && before.passed(owed.seq) || self.event(key(owed.seq).address).is_none() {
                 continue;
             }
-            self.dead.remove(&key(owed.seq));
+            let owed = match row.filter(|row| row.reason == OwedReason::Cancelled) {
+                Some(Owed { next_at, error, reason, .. }) => Owed { next_at, error, reason, ..owed },
+                None => owed,
+            };
             self.owed.insert(key(owed.seq), owed);
         }
-        for seq in part.settled {
+        for seq in part.settled.into_iter().filter(|seq| !self.is_request(&key(*seq))).collect::<Vec<_>>() {
             self.owed.remove(&key(seq));
         }
         for (seq, state) in endings {
@@ -192,7 +199,13 @@ impl State {
             let address = Address::new(lane, entry.seq);
             self.log.entry(address).or_default().push((part.binding, entry));
         }
-        let after = Checkpoint { version: part.version, mark: part.mark, done: part.done };
-        self.checkpoints.insert((lane, part.binding), after);
+    }
+
+    /// Takes away the requests to cancel what a binding passes now.
+    fn end_requests(&mut self, lane: Lane, binding: BindingId, after: &Checkpoint) -> BTreeMap<Seq, Owed> {
+        let passes =
+            |k: &&DeliveryKey| k.binding == binding && k.address.lane == lane && after.passed(k.address.seq);
+        let keys: Vec<_> = self.owed.keys().filter(passes).filter(|k| self.is_request(k)).copied().collect();
+        keys.iter().filter_map(|k| Some((k.address.seq, self.owed.remove(k)?))).collect()
     }
 }

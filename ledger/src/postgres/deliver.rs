@@ -71,7 +71,7 @@ fn owed_at(row: &Row) -> Result<Owed, Error> {
         (4, None) => OwedReason::Blocked,
         (5, None) => OwedReason::Delayed,
         (6, None) => OwedReason::Debounced,
-        (7, None) => OwedReason::Cancelled,
+        (7 | 8, None) => OwedReason::Cancelled,
         (code, _) => return Err(Error::Corrupt(format!("a debt has reason {code}"))),
     };
     let time = |column| row.try_get::<_, Time>(column).map(|t| t.0).map_err(misread);

@@ -9,6 +9,7 @@ use super::PostgresLedger;
 use super::{
     append, ask, bindings, deliver, exceptions, flush, lease, list, operate, position, retain, totals,
 };
+use crate::flush::Verb;
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
     DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
@@ -144,7 +145,17 @@ impl Ledger for PostgresLedger {
         by: &str,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        operate::discard(&self.shared, deliveries, reason, by, now).await
+        operate::give_up(&self.shared, Verb::Discard, deliveries, reason, by, now).await
+    }
+
+    async fn cancel(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        operate::give_up(&self.shared, Verb::Cancel, deliveries, reason, by, now).await
     }
 
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {

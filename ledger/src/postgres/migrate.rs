@@ -30,6 +30,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("retention", include_str!("../../../migrations/postgres/0009_retention.sql")),
     ("outbox", include_str!("../../../migrations/postgres/0010_outbox.sql")),
     ("debts", include_str!("../../../migrations/postgres/0011_debts.sql")),
+    ("cancel", include_str!("../../../migrations/postgres/0012_cancel.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

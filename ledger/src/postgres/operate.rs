@@ -1,6 +1,6 @@
 //! What operators do: redrive, discard, replay; and requests refused at the door.
 
-use bellwire_schemas::{Address, ReplayId, Seq, Timestamp};
+use bellwire_schemas::{Address, ReplayId, Timestamp};
 use postgres_types::Type;
 use tokio_postgres::Row;
 
@@ -8,7 +8,7 @@ use super::codec::{Time, escape};
 use super::fault::misread;
 use super::flush::{Debts, big, check_lane, error_text, lane_number, number, place};
 use super::{Shared, one};
-use crate::flush::discarded;
+use crate::flush::{Verb, given_up};
 use crate::{DeliveryKey, Error, Owed, Refusal, ReplayRecord, ReplayState};
 
 /// Microseconds in an hour.
@@ -47,9 +47,10 @@ pub(super) async fn redrive(shared: &Shared, dead: &[DeliveryKey], now: Timestam
     Ok(one::<i64>(&shared.pool.query(&sql, &params).await?, 0)?.unsigned_abs())
 }
 
-/// Ends dead letters or debts as discarded.
-pub(super) async fn discard(
+/// Ends dead letters or debts as discarded, or debts and what is still waiting as cancelled.
+pub(super) async fn give_up(
     shared: &Shared,
+    verb: Verb,
     deliveries: &[DeliveryKey],
     reason: &str,
     by: &str,
@@ -57,8 +58,11 @@ pub(super) async fn discard(
 ) -> Result<u64, Error> {
     shared.check_writable()?;
     let keys = Keys::new(deliveries);
-    let error = error_text(discarded(Seq(0), 0, None, reason, by, now).error.as_ref())?;
-    let sql = shared.sql("select bellwire.discard($1, $2, $3, $4, $5)");
+    let error = error_text(Some(&given_up(verb, reason, by)))?;
+    let sql = shared.sql(match verb {
+        Verb::Discard => "select bellwire.discard($1, $2, $3, $4, $5)",
+        Verb::Cancel => "select bellwire.cancel($1, $2, $3, $4, $5)",
+    });
     let params = [
         (&keys.bindings as _, Type::INT4_ARRAY),
         (&keys.lanes as _, Type::INT2_ARRAY),

@@ -155,6 +155,7 @@ fn revise(book: &mut Book, old: &BindingRecord, new: &BindingRecord, now: Timest
     write_revision(book, old.id, revision, source, new, now)?;
     book.conn.execute("UPDATE binding SET revision = ?2 WHERE id = ?1", (old.id.0, revision))?;
     if moved {
+        book.conn.execute("DELETE FROM owed WHERE binding = ?1 AND reason = 7", [old.id.0])?;
         for lane in (1..=book.lanes).map(Lane) {
             let reach = checkpoint(&book.conn, lane, old.id)?.0.reach();
             book.conn.execute(

@@ -15,6 +15,9 @@ use crate::{Error, LogOutcome, OwedReason};
 const SEQ_BITS: u32 = 48;
 const SEQ_MASK: i64 = (1 << SEQ_BITS) - 1;
 
+/// The number of the reason of a debt that an operator cancelled.
+pub(super) const CANCELLED: i64 = 8;
+
 /// An address as one integer that orders as (lane, seq) does.
 pub(super) fn place_of(address: Address) -> i64 {
     let seq = i64::try_from(address.seq.0).unwrap_or(SEQ_MASK).min(SEQ_MASK);
@@ -73,7 +76,8 @@ pub(super) fn reason_code(reason: &OwedReason) -> (i64, Option<&str>) {
         OwedReason::Blocked => (4, None),
         OwedReason::Delayed => (5, None),
         OwedReason::Debounced => (6, None),
-        OwedReason::Cancelled => (7, None),
+        // 7 is a request: only operators write these.
+        OwedReason::Cancelled => (CANCELLED, None),
     }
 }
 
@@ -87,7 +91,7 @@ pub(super) fn reason_of(code: i64, replay: Option<String>) -> rusqlite::Result<O
         (4, None) => Ok(OwedReason::Blocked),
         (5, None) => Ok(OwedReason::Delayed),
         (6, None) => Ok(OwedReason::Debounced),
-        (7, None) => Ok(OwedReason::Cancelled),
+        (7 | CANCELLED, None) => Ok(OwedReason::Cancelled),
         (code, _) => Err(rusqlite::Error::IntegralValueOutOfRange(0, code)),
     }
 }

@@ -12,8 +12,12 @@ use rusqlite::{OptionalExtension, Row};
 
 use super::append::{Row as NewRow, emit, texts};
 use super::book::{Book, tail};
-use super::codec::{error_text, json, json_at, outcome_code, place_of, reason_code, state_code, state_of};
+use super::codec::{
+    CANCELLED, error_text, json, json_at, outcome_code, place_of, places_of, reason_code, state_code,
+    state_of,
+};
 use super::fault::Outcome;
+use super::rows::{OWED, owed_at};
 use crate::{BindingFlush, Checkpoint, DeadLetter, Error, Flush, FlushOutcome, LogEntry, LogOutcome, Owed};
 
 /// A flush with everything worked out that needs no connection, so that the writer only writes.
@@ -118,11 +122,13 @@ pub(super) fn remove_dead_letter(book: &Book, binding: BindingId, address: Addre
         .optional()?)
 }
 
-/// Removes a debt; says whether the account counted it.
-pub(super) fn remove_owed(book: &Book, binding: BindingId, address: Address) -> Outcome<Option<bool>> {
+/// Removes a debt, but no request to cancel; says whether the account counted it.
+fn remove_owed(book: &Book, binding: BindingId, address: Address) -> Outcome<Option<bool>> {
     Ok(book
         .conn
-        .prepare_cached("DELETE FROM owed WHERE binding = ?1 AND place = ?2 RETURNING counted")?
+        .prepare_cached(
+            "DELETE FROM owed WHERE binding = ?1 AND place = ?2 AND reason <> 7 RETURNING counted",
+        )?
         .query_row((binding.0, place_of(address)), |r| r.get(0))
         .optional()?)
 }
@@ -133,6 +139,15 @@ pub(super) fn owed_flag(book: &Book, binding: BindingId, address: Address) -> Ou
         .conn
         .prepare_cached("SELECT counted FROM owed WHERE binding = ?1 AND place = ?2")?
         .query_row((binding.0, place_of(address)), |r| r.get(0))
+        .optional()?)
+}
+
+/// A debt that an operator cancelled, if this is one.
+fn cancelled_debt(book: &Book, binding: BindingId, address: Address) -> Outcome<Option<Owed>> {
+    Ok(book
+        .conn
+        .prepare_cached(&format!("{OWED} WHERE binding = ?1 AND place = ?2 AND reason = ?3"))?
+        .query_row((binding.0, place_of(address), CANCELLED), owed_at)
         .optional()?)
 }
 
@@ -234,7 +249,8 @@ struct Part<'a> {
 impl Part<'_> {
     fn apply(mut self) -> Outcome<()> {
         let endings = self.part.endings();
-        self.owe()?;
+        let asked = self.end_requests()?;
+        self.owe(asked)?;
         let settled: HashSet<Seq> = self
             .part
             .settled
@@ -285,20 +301,49 @@ impl Part<'_> {
         self.flags.get(&seq).copied().unwrap_or(seq > self.counted_from)
     }
 
-    /// Writes debts; a delivery that stood ended is owed again.
-    fn owe(&mut self) -> Outcome<()> {
+    /// Takes away the requests to cancel what this part passes.
+    fn end_requests(&mut self) -> Outcome<HashMap<Seq, Owed>> {
+        let (first, last) = places_of(self.lane);
+        let sql = format!(
+            "{OWED} INDEXED BY owed_asked WHERE binding = ?1 AND place BETWEEN ?2 AND ?3 AND reason = 7"
+        );
+        let mut asked = HashMap::new();
+        {
+            let mut statement = self.book.conn.prepare_cached(&sql)?;
+            for owed in statement.query_map((self.part.binding.0, first, last), owed_at)? {
+                let owed = owed?;
+                asked.insert(owed.seq, owed);
+            }
+        }
+        asked.retain(|seq, _| *seq <= self.part.mark || self.part.done.contains(*seq));
+        for seq in asked.keys() {
+            self.book
+                .conn
+                .prepare_cached("DELETE FROM owed WHERE binding = ?1 AND place = ?2")?
+                .execute((self.part.binding.0, place_of(self.address(*seq))))?;
+        }
+        Ok(asked)
+    }
+
+    /// Writes debts. One of a place passed before that is not there was given up meanwhile; what an operator cancelled
+    /// stays cancelled.
+    fn owe(&mut self, asked: HashMap<Seq, Owed>) -> Outcome<()> {
         let binding = self.part.binding;
         for owed in &self.part.owed {
             let address = self.address(owed.seq);
             // Retention keeps what is owed; a debt that comes after its delivery ended and went is out of date.
             let Some(accepted_at) = accepted_at(self.book, address)? else { continue };
+            let mut cancelled = asked.get(&owed.seq).cloned();
             if self.before.passed(owed.seq) {
-                let flag = match owed_flag(self.book, binding, address)? {
-                    Some(flag) => flag,
-                    None => reopen(self.book, binding, address, self.counted_from)?,
-                };
+                let Some(flag) = owed_flag(self.book, binding, address)? else { continue };
                 self.flags.insert(owed.seq, flag);
+                cancelled = cancelled_debt(self.book, binding, address)?;
             }
+            let standing = cancelled.map(|Owed { next_at, error, reason, .. }| {
+                let (attempts, since, key) = (owed.attempts, owed.since, owed.key.clone());
+                Owed { seq: owed.seq, attempts, next_at, since, error, reason, key }
+            });
+            let owed = standing.as_ref().unwrap_or(owed);
             put_owed(self.book, binding, address, accepted_at, owed, self.counts(owed.seq))?;
             self.owes.insert(owed.seq);
         }

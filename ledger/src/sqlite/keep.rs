@@ -168,6 +168,17 @@ impl Ledger for SqliteLedger {
         self.change(move |book| operate::discard(book, &deliveries, &reason, &by, now)).await
     }
 
+    async fn cancel(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let (deliveries, reason, by) = (deliveries.to_vec(), reason.to_owned(), by.to_owned());
+        self.change(move |book| operate::cancel(book, &deliveries, &reason, &by, now)).await
+    }
+
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
         let (replay, owed) = (replay.clone(), owed.to_vec());
         self.change(move |book| operate::save_replay(book, &replay, &owed)).await

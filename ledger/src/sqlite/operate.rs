@@ -1,6 +1,6 @@
 //! What operators do: redrive, discard, replay; and requests refused at the door.
 
-use bellwire_schemas::{Address, BindingId, FinalState, Timestamp};
+use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, ReplayId, Timestamp};
 use rusqlite::OptionalExtension;
 
 use super::append::insert_again;
@@ -8,11 +8,10 @@ use super::book::Book;
 use super::codec::{json, place_of, state_code};
 use super::fault::Outcome;
 use super::flush::{
-    accepted_at, checkpoint, owed_flag, put_line, put_owed, remove_dead_letter, remove_owed, reopen,
-    save_next_line,
+    accepted_at, checkpoint, owed_flag, put_line, put_owed, remove_dead_letter, reopen, save_next_line,
 };
 use super::rows::{DEAD_LETTER, Names, dead_letter_at};
-use crate::flush::discarded;
+use crate::flush::{Verb, discarded, given_up};
 use crate::{
     DeadLetter, DeliveryKey, Error, Owed, OwedReason, Refusal, ReplayRecord, ReplayState, StoredEvent,
 };
@@ -32,7 +31,10 @@ pub(super) fn redrive(book: &mut Book, dead: &[DeliveryKey], now: Timestamp) -> 
             .prepare_cached(&format!("{DEAD_LETTER} WHERE binding = ?1 AND place = ?2"))?
             .query_row((key.binding.0, place_of(key.address)), |r| dead_letter_at(r, &book.conn, &mut names))
             .optional()?;
-        let Some(letter) = found else { continue };
+        let Some(letter) = found else {
+            moved += redrive_blocked(book, *key, now)?;
+            continue;
+        };
         let DeadLetter { event, error, .. } = letter;
         let counted = remove_dead_letter(book, key.binding, key.address)?.unwrap_or(false);
         book.add_ended(key.binding, state_code(FinalState::Dead), -i64::from(counted))?;
@@ -50,6 +52,18 @@ pub(super) fn redrive(book: &mut Book, dead: &[DeliveryKey], now: Timestamp) -> 
         moved += 1;
     }
     Ok(moved)
+}
+
+/// A blocked debt is tried again; it keeps its place. Answers how many there were.
+fn redrive_blocked(book: &Book, key: DeliveryKey, now: Timestamp) -> Outcome<u64> {
+    let rows = book
+        .conn
+        .prepare_cached(
+            "UPDATE owed SET reason = 0, attempts = 0, next_at = ?3, since = ?3
+             WHERE binding = ?1 AND place = ?2 AND reason = 4",
+        )?
+        .execute((key.binding.0, place_of(key.address), now.micros()))?;
+    Ok(rows as u64)
 }
 
 /// Brings an event back that retention removed. Bindings that have not passed it will meet it after all, so their
@@ -91,37 +105,103 @@ pub(super) fn discard(
     let mut ended = 0;
     for key in deliveries {
         let DeliveryKey { binding, address } = *key;
-        let replay = replay_of(book, *key)?;
-        let counted = if let Some(counted) = remove_owed(book, binding, address)? {
-            counted
+        let taken = if let Some(taken) = take_debt(book, *key)? {
+            taken
         } else if let Some(counted) = remove_dead_letter(book, binding, address)? {
             book.add_ended(binding, state_code(FinalState::Dead), -i64::from(counted))?;
-            counted
+            (counted, None)
         } else {
             continue;
         };
-        book.add_ended(binding, state_code(FinalState::Discarded), i64::from(counted))?;
-        if accepted_at(book, address)?.is_some() {
-            let revision = book
-                .conn
-                .prepare_cached("SELECT revision FROM binding WHERE id = ?1")?
-                .query_row([binding.0], |r| r.get(0))?;
-            let line = discarded(address.seq, revision, replay, reason, by, now);
-            put_line(book, binding, address, &line, counted)?;
-        }
+        give_up(book, *key, taken, given_up(Verb::Discard, reason, by), now)?;
         ended += 1;
     }
     save_next_line(book)?;
     Ok(ended)
 }
 
-fn replay_of(book: &Book, key: DeliveryKey) -> Outcome<Option<bellwire_schemas::ReplayId>> {
-    let found: Option<Option<String>> = book
+/// Whether the account counts a delivery, and the replay that asked for it.
+type Taken = (bool, Option<ReplayId>);
+
+/// Removes a debt, but no request to cancel.
+fn take_debt(book: &Book, key: DeliveryKey) -> Outcome<Option<Taken>> {
+    Ok(book
         .conn
-        .prepare_cached("SELECT replay FROM owed WHERE binding = ?1 AND place = ?2")?
-        .query_row((key.binding.0, place_of(key.address)), |r| r.get(0))
-        .optional()?;
-    Ok(found.flatten().map(bellwire_schemas::ReplayId::new))
+        .prepare_cached(
+            "DELETE FROM owed WHERE binding = ?1 AND place = ?2 AND reason <> 7 RETURNING counted, replay",
+        )?
+        .query_row((key.binding.0, place_of(key.address)), |r| {
+            Ok((r.get(0)?, r.get::<_, Option<String>>(1)?.map(ReplayId::new)))
+        })
+        .optional()?)
+}
+
+/// Ends a delivery whose debt or dead letter was taken away, logged while its event is kept.
+fn give_up(
+    book: &mut Book,
+    key: DeliveryKey,
+    (counted, replay): Taken,
+    error: ErrorInfo,
+    now: Timestamp,
+) -> Outcome<()> {
+    let DeliveryKey { binding, address } = key;
+    book.add_ended(binding, state_code(FinalState::Discarded), i64::from(counted))?;
+    if accepted_at(book, address)?.is_some() {
+        let revision = book
+            .conn
+            .prepare_cached("SELECT revision FROM binding WHERE id = ?1")?
+            .query_row([binding.0], |r| r.get(0))?;
+        let line = discarded(address.seq, revision, replay, error, now);
+        put_line(book, binding, address, &line, counted)?;
+    }
+    Ok(())
+}
+
+/// Ends debts as discarded, and asks for it where the cursor has not passed the place yet.
+pub(super) fn cancel(
+    book: &mut Book,
+    deliveries: &[DeliveryKey],
+    reason: &str,
+    by: &str,
+    now: Timestamp,
+) -> Outcome<u64> {
+    let error = given_up(Verb::Cancel, reason, by);
+    let mut count = 0;
+    for key in deliveries {
+        if let Some(taken) = take_debt(book, *key)? {
+            give_up(book, *key, taken, error.clone(), now)?;
+            count += 1;
+        } else {
+            count += ask_to_cancel(book, *key, &error, now)?;
+        }
+    }
+    save_next_line(book)?;
+    Ok(count)
+}
+
+/// Puts a request, where the event is kept and of the binding's source and the cursor has not passed it. Answers how many
+/// rows it wrote.
+fn ask_to_cancel(book: &Book, key: DeliveryKey, error: &ErrorInfo, now: Timestamp) -> Outcome<u64> {
+    let DeliveryKey { binding, address } = key;
+    let known: bool = book
+        .conn
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM checkpoint WHERE binding = ?1 AND lane = ?2)")?
+        .query_row((binding.0, address.lane.0), |r| r.get(0))?;
+    if !known || checkpoint(&book.conn, address.lane, binding)?.0.passed(address.seq) {
+        return Ok(0);
+    }
+    let rows = book
+        .conn
+        .prepare_cached(
+            "INSERT INTO owed
+               (binding, place, accepted_at, attempts, next_at, since, error, reason, replay, key, counted)
+             SELECT ?1, e.place, e.accepted_at, 0, ?3, ?3, ?4, 7, NULL, e.key, 0 FROM event e
+               JOIN binding b ON b.id = ?1
+               JOIN binding_revision r ON r.binding = b.id AND r.revision = b.revision AND r.source = e.source
+             WHERE e.place = ?2 ON CONFLICT DO NOTHING",
+        )?
+        .execute((binding.0, place_of(address), now.micros(), json(error)?))?;
+    Ok(rows as u64)
 }
 
 /// Stores a replay and the debts it enqueues.

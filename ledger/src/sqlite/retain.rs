@@ -69,7 +69,8 @@ impl Needs {
         {
             return Ok(true);
         }
-        let mut statement = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM owed WHERE place = ?1)")?;
+        let mut statement =
+            conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM owed WHERE place = ?1 AND reason <> 7)")?;
         Ok(statement.query_row([place], |r| r.get(0))?)
     }
 }
@@ -116,6 +117,8 @@ pub(super) fn remove(book: &mut Book, candidates: &[Candidate]) -> Outcome<u64> 
             continue;
         }
         book.conn.prepare_cached("DELETE FROM log WHERE place = ?1")?.execute([place])?;
+        // Requests to cancel hold no event back, and go with it.
+        book.conn.prepare_cached("DELETE FROM owed WHERE place = ?1")?.execute([place])?;
         idle.missed(&book.conn, *source, address_of(*place))?;
         removed += 1;
     }

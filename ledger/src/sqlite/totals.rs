@@ -57,7 +57,7 @@ fn ended(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Out
 fn debts(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Outcome<()> {
     let mut statement = reader.conn.prepare_cached(
         "SELECT count(*), coalesce(sum(counted = 0), 0), min(accepted_at),
-           (SELECT count(*) FROM dead_letter WHERE binding = ?1) FROM owed WHERE binding = ?1",
+           (SELECT count(*) FROM dead_letter WHERE binding = ?1) FROM owed WHERE binding = ?1 AND reason <> 7",
     )?;
     let mut rows = statement.query([binding.0])?;
     if let Some(row) = rows.next()? {

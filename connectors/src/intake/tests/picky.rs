@@ -210,6 +210,16 @@ impl Ledger for Picky {
         self.0.close().await
     }
 
+    async fn cancel(
+        &self,
+        deliveries: &[DeliveryKey],
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.0.cancel(deliveries, reason, by, now).await
+    }
+
     async fn save_replay(&self, replay: &ReplayRecord, owed: &[(Address, Owed)]) -> Result<u64, Error> {
         self.0.save_replay(replay, owed).await
     }

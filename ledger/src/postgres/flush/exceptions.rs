@@ -191,6 +191,7 @@ fn reason_code(reason: &OwedReason) -> (i16, Option<&str>) {
         OwedReason::Blocked => (4, None),
         OwedReason::Delayed => (5, None),
         OwedReason::Debounced => (6, None),
-        OwedReason::Cancelled => (7, None),
+        // 7 is a request: only operators write these.
+        OwedReason::Cancelled => (8, None),
     }
 }

@@ -38,6 +38,11 @@ async fn parked_debts_slow_nothing_down() {
         assert!(shown.contains("retry_by_time") && !shown.contains("Sort"), "{statistics}: {shown}");
         let shown = plan(&subject, debts).await;
         assert!(shown.contains("retry_pkey") && !shown.contains("Sort"), "{statistics}: {shown}");
+        // What every flush asks.
+        let asked = "select exists (select from bellwire.retry t where t.lane = $2 and t.reason = 7)
+          where $1 = $1 and $3 = $3";
+        let shown = plan(&subject, asked).await;
+        assert!(shown.contains("retry_asked"), "{statistics}: {shown}");
     }
     let b = BindingId(1);
     let answer = subject.ledger.due(L1, b, at(1 << 20), 100).await.unwrap();

@@ -106,6 +106,18 @@ async fn an_event_is_explained_per_binding() {
     assert!(explained(1, 4).await[0].starts_with("b:orders | retrying | an attempt failed | 1 | "));
     assert!(explained(1, 5).await[0].starts_with("b:orders | delivered | the function answered | 2 | "));
     assert_eq!(explained(1, 6).await[0], "b:orders | waiting | 1 places beyond the cursor | 0");
+    for (reason, expected) in [
+        (3, "parked | it waits behind an earlier event of its key"),
+        (4, "parked | its attempts are used up, and its key waits with it"),
+        (5, "waiting | it asked for a later time"),
+        (6, "waiting | it is the last event of a burst so far"),
+        (7, "waiting | an operator cancelled it, and its binding is about to end it"),
+        (8, "retrying | an operator cancelled it, and its binding is about to end it"),
+    ] {
+        reader.subject.sql(&format!("update bellwire.retry set reason = {reason}")).await;
+        let told = explained(1, 4).await;
+        assert!(told[0].starts_with(&format!("b:orders | {expected} | 1 | ")), "{told:?}");
+    }
     assert_eq!(explained(1, 7).await, [""; 0], "nobody reads prices");
     assert_eq!(explained(1, 8).await, ["unknown | nothing has been stored there yet"]);
 }
