@@ -142,6 +142,7 @@ async fn flushes(ledger: &SqliteLedger) -> Result<(), bellwire_ledger::Error> {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     };
     let binding = ledger.declare_bindings(vec![record], clock.now()).await?[0].id;
     let Some(epoch) = ledger.acquire(ControllerId(Uuid::now_v7()), Lane(1), clock.now()).await? else {

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use crate::{
-    Append, Appended, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter, DeadLetterQuery,
-    DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat, LogEntry, Owed,
-    Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+    Append, Appended, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster, DeadLetter,
+    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
+    LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
 };
 
 /// A durable, append-only ledger of lanes.
@@ -90,7 +90,8 @@ pub trait Ledger: Send + Sync + 'static {
     // Delivery
 
     /// Declares the bindings of the configuration: new ones are created at their start and keep it from then on,
-    /// changed ones get a new revision, those not named become inactive. Returns all active ones, in the order given.
+    /// changed ones get a new revision that begins at the tails of this moment (see [`BindingRecord::since`]), those not
+    /// named become inactive. Returns all active ones, in the order given.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a name occurs twice, [`Error::NotFound`] when a new one starts in a lane that does not
@@ -110,6 +111,9 @@ pub trait Ledger: Send + Sync + 'static {
         binding: BindingId,
         revision: u32,
     ) -> Result<Option<Vec<serde_json::Value>>, Error>;
+
+    /// The revisions of a binding, oldest first: the newest 100. None for a binding that was never declared.
+    async fn revisions(&self, binding: BindingId) -> Result<Vec<BindingRevision>, Error>;
 
     /// Pauses or resumes a binding.
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error>;

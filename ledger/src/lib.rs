@@ -38,7 +38,7 @@ pub use flush::{
 pub use model::ModelLedger;
 pub use postgres::{PostgresLedger, PostgresOptions};
 pub use query::{
-    BindingRecord, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Page, Pause,
-    QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
+    BindingRecord, BindingRevision, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate,
+    EventQuery, Page, Pause, QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
 };
 pub use sqlite::{SqliteLedger, SqliteOptions};

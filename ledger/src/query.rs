@@ -31,7 +31,36 @@ pub struct BindingRecord {
     pub paused: Option<Pause>,
     /// False after the configuration dropped it: its debts stay listed, nothing is delivered.
     pub active: bool,
+    /// The last place of each lane when the present revision was declared: events up to there are judged by the revision
+    /// before, later ones by this. Empty when nobody had written it down; ignored when declaring.
+    #[serde(default)]
+    pub since: BTreeMap<Lane, Seq>,
 }
+
+/// One revision of a binding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BindingRevision {
+    /// Its number, from 1.
+    pub revision: u32,
+    /// The source it reads.
+    pub source: SourceName,
+    /// The function it calls.
+    pub function: FunctionName,
+    /// Its filter, a list of patterns.
+    pub filter: Vec<Value>,
+    /// When it was declared.
+    pub at: Timestamp,
+    /// See [`BindingRecord::since`].
+    pub since: BTreeMap<Lane, Seq>,
+}
+
+/// The last places of lanes in their order, by lane.
+pub(crate) fn by_lane(tails: impl IntoIterator<Item = Seq>) -> BTreeMap<Lane, Seq> {
+    (1..).map(Lane).zip(tails).collect()
+}
+
+/// Revisions in one answer: the newest ones.
+pub(crate) const REVISIONS: usize = 100;
 
 /// Who paused a binding, when and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -216,5 +216,6 @@ fn record(spec: &BindingSpec) -> BindingRecord {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     }
 }

@@ -269,5 +269,6 @@ fn record() -> BindingRecord {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     }
 }

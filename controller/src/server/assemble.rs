@@ -190,6 +190,7 @@ fn record(binding: &BindingSpec) -> BindingRecord {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     }
 }
 

@@ -364,5 +364,6 @@ pub(super) fn record(spec: &BindingSpec) -> BindingRecord {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     }
 }

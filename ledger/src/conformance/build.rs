@@ -120,6 +120,7 @@ pub fn binding(name: &str, start: Start) -> BindingRecord {
         revision: 0,
         paused: None,
         active: true,
+        since: Default::default(),
     }
 }
 

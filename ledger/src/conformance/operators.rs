@@ -89,6 +89,61 @@ pub async fn bindings_revise_and_rest(subject: &mut impl Subject) {
     assert_sums(&ledger).await;
 }
 
+/// A revision begins at the tails of the moment at which it is declared; what stays as it is keeps its own.
+pub async fn revisions_begin_at_the_tails(subject: &mut impl Subject) {
+    let ledger = subject.ledger();
+    fill(&ledger, 0, 2).await;
+    let mut b = binding("b:orders", Start::Earliest);
+    let declared = ledger.declare_bindings(vec![b.clone()], at(5)).await.unwrap().remove(0);
+    let since = |one, two| std::collections::BTreeMap::from([(L1, Seq(one)), (L2, Seq(two))]);
+    assert_eq!(declared.since, since(2, 0));
+    fill(&ledger, 2, 1).await;
+    ledger.append(batch(vec![event("x").lane(L2)]), at(4)).await.unwrap();
+    let again = ledger.declare_bindings(vec![b.clone()], at(6)).await.unwrap().remove(0);
+    assert_eq!((again.revision, again.since), (1, since(2, 0)));
+    b.filter = vec![json!({"type": ["x"]})];
+    let changed = vec![b.clone(), binding("c:orders", Start::Now)];
+    let changed = ledger.declare_bindings(changed, at(7)).await.unwrap();
+    assert_eq!((changed[0].revision, &changed[0].since, &changed[1].since), (2, &since(3, 1), &since(3, 1)));
+    b.function = "other".into();
+    fill(&ledger, 3, 1).await;
+    ledger.declare_bindings(vec![b.clone()], at(8)).await.unwrap();
+    subject.reopen().await;
+    let ledger = subject.ledger();
+    let stored = ledger.bindings().await.unwrap().remove(0);
+    assert_eq!((stored.revision, stored.since), (3, since(4, 1)));
+    let old = crate::BindingRevision {
+        revision: 1,
+        source: orders(),
+        function: "handle".into(),
+        filter: declared.filter,
+        at: at(5),
+        since: since(2, 0),
+    };
+    let middle = crate::BindingRevision {
+        revision: 2,
+        filter: b.filter.clone(),
+        at: at(7),
+        since: since(3, 1),
+        ..old.clone()
+    };
+    let new = crate::BindingRevision {
+        revision: 3,
+        function: "other".into(),
+        at: at(8),
+        since: since(4, 1),
+        ..middle.clone()
+    };
+    assert_eq!(ledger.revisions(stored.id).await.unwrap(), [old, middle, new]);
+    assert_eq!(ledger.revisions(bellwire_schemas::BindingId(99)).await.unwrap(), []);
+    for n in 0..105 {
+        b.function = format!("f{n}").as_str().into();
+        ledger.declare_bindings(vec![b.clone()], at(10 + n)).await.unwrap();
+    }
+    let newest: Vec<_> = ledger.revisions(stored.id).await.unwrap().iter().map(|r| r.revision).collect();
+    assert_eq!(newest, (9..=108).collect::<Vec<_>>());
+}
+
 /// A pause is kept until it is lifted.
 pub async fn pauses_are_kept(subject: &mut impl Subject) {
     let ledger = subject.ledger();

@@ -52,6 +52,7 @@ impl<S: Subject> World<S> {
                 both!(self, debts(lane, binding.id, Seq(2), 4));
                 both!(self, debts(lane, binding.id, Seq(0), 1_000));
                 both!(self, filter_of(binding.id, binding.revision));
+                both!(self, revisions(binding.id));
             }
         }
         for n in 0..40 {

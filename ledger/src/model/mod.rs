@@ -18,10 +18,10 @@ use async_trait::async_trait;
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, Seq, SourceName, Timestamp};
 
 use crate::{
-    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
-    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
-    Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained,
-    StoredEvent,
+    Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
+    Heartbeat, Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord,
+    Retained, StoredEvent,
 };
 use faults::Faults;
 use state::State;
@@ -210,9 +210,9 @@ impl Ledger for ModelLedger {
     async fn declare_bindings(
         &self,
         bindings: Vec<BindingRecord>,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<Vec<BindingRecord>, Error> {
-        self.change(|s| s.declare_bindings(bindings).inspect(|_| s.changes += 1))
+        self.change(|s| s.declare_bindings(bindings, now).inspect(|_| s.changes += 1))
     }
 
     async fn bindings(&self) -> Result<Vec<BindingRecord>, Error> {
@@ -224,7 +224,11 @@ impl Ledger for ModelLedger {
         binding: BindingId,
         revision: u32,
     ) -> Result<Option<Vec<serde_json::Value>>, Error> {
-        self.ask(|s| Ok(s.revisions.get(&(binding, revision)).cloned()))
+        self.ask(|s| Ok(s.revisions.get(&(binding, revision)).map(|r| r.filter.clone())))
+    }
+
+    async fn revisions(&self, binding: BindingId) -> Result<Vec<BindingRevision>, Error> {
+        self.ask(|s| Ok(s.revisions_of(binding)))
     }
 
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error> {

@@ -7,16 +7,21 @@ use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, Lane, Seq, Tim
 
 use super::state::State;
 use crate::flush::{Verb, discarded, given_up};
+use crate::query::{REVISIONS, by_lane};
 use crate::{
-    BindingRecord, Checkpoint, DeliveryKey, Error, Owed, OwedReason, Refusal, ReplayRecord, ReplayState,
-    Retained,
+    BindingRecord, BindingRevision, Checkpoint, DeliveryKey, Error, Owed, OwedReason, Refusal, ReplayRecord,
+    ReplayState, Retained,
 };
 
 /// Microseconds in an hour.
 const HOUR: i64 = 3_600_000_000;
 
 impl State {
-    pub fn declare_bindings(&mut self, bindings: Vec<BindingRecord>) -> Result<Vec<BindingRecord>, Error> {
+    pub fn declare_bindings(
+        &mut self,
+        bindings: Vec<BindingRecord>,
+        now: Timestamp,
+    ) -> Result<Vec<BindingRecord>, Error> {
         let mut named = HashSet::new();
         if let Some(twice) = bindings.iter().find(|b| !named.insert(b.name.clone())) {
             return Err(Error::Corrupt(format!("binding `{}` is declared twice", twice.name)));
@@ -35,25 +40,40 @@ impl State {
         for new in bindings {
             let id = match self.bindings.iter().find(|b| b.name == new.name) {
                 Some(old) => old.id,
-                None => self.create_binding(&new)?,
+                None => self.create_binding(&new, now)?,
             };
-            self.revise_binding(id, new)?;
+            self.revise_binding(id, new, now)?;
             active.push(self.binding(id)?.clone());
         }
         Ok(active)
     }
 
-    fn create_binding(&mut self, new: &BindingRecord) -> Result<BindingId, Error> {
+    fn create_binding(&mut self, new: &BindingRecord, now: Timestamp) -> Result<BindingId, Error> {
         let id = BindingId(u32::try_from(self.bindings.len()).unwrap_or(u32::MAX) + 1);
         for lane in self.all_lanes() {
             let mark = self.start_mark(lane, new)?;
             self.checkpoints.insert((lane, id), Checkpoint { mark, ..Checkpoint::default() });
             self.counted_from.insert((lane, id), mark);
         }
-        self.revisions.insert((id, 1), new.filter.clone());
-        self.bindings.push(BindingRecord { id, revision: 1, paused: None, active: true, ..new.clone() });
+        let since = by_lane(self.lanes.iter().map(|lane| lane.tail));
+        let new = BindingRecord { id, revision: 1, paused: None, active: true, since, ..new.clone() };
+        self.note_revision(&new, now);
+        self.bindings.push(new);
         self.count_from(id)?;
         Ok(id)
+    }
+
+    fn note_revision(&mut self, record: &BindingRecord, now: Timestamp) {
+        let BindingRecord { id, revision, source, function, filter, since, .. } = record.clone();
+        let noted = BindingRevision { revision, source, function, filter, at: now, since };
+        self.revisions.insert((id, revision), noted);
+    }
+
+    pub fn revisions_of(&self, id: BindingId) -> Vec<BindingRevision> {
+        let mut all: Vec<_> =
+            self.revisions.range((id, 0)..=(id, u32::MAX)).map(|(_, r)| r.clone()).collect();
+        all.drain(..all.len().saturating_sub(REVISIONS));
+        all
     }
 
     fn start_mark(&self, lane: Lane, new: &BindingRecord) -> Result<Seq, Error> {
@@ -70,7 +90,8 @@ impl State {
         })
     }
 
-    fn revise_binding(&mut self, id: BindingId, new: BindingRecord) -> Result<(), Error> {
+    fn revise_binding(&mut self, id: BindingId, new: BindingRecord, now: Timestamp) -> Result<(), Error> {
+        let since = by_lane(self.lanes.iter().map(|lane| lane.tail));
         let old = self.binding_mut(id)?;
         old.active = true;
         let moved = old.source != new.source;
@@ -78,9 +99,10 @@ impl State {
             old.revision += 1;
             old.source = new.source;
             old.function = new.function;
-            old.filter.clone_from(&new.filter);
-            let revision = old.revision;
-            self.revisions.insert((id, revision), new.filter);
+            old.filter = new.filter;
+            old.since = since;
+            let revised = old.clone();
+            self.note_revision(&revised, now);
         }
         if moved {
             let asked: Vec<_> =

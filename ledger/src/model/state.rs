@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bellwire_schemas::{
     Address, BindingId, ControllerId, Epoch, FinalState, Lane, Seq, SourceName, Timestamp,
 };
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    Appended, ArrivalTotals, BindingRecord, Checkpoint, DeadLetter, DeliveryKey, Duplicate, Error, LogEntry,
-    Member, Owed, Position, QuarantineRecord, Refusal, ReplayRecord, StoredEvent,
+    Appended, ArrivalTotals, BindingRecord, BindingRevision, Checkpoint, DeadLetter, DeliveryKey, Duplicate,
+    Error, LogEntry, Member, Owed, Position, QuarantineRecord, Refusal, ReplayRecord, StoredEvent,
 };
 
 #[derive(Clone, Default)]
@@ -45,7 +44,7 @@ pub(super) struct State {
     pub arrivals: BTreeMap<SourceName, ArrivalTotals>,
     /// Number n lies at index n - 1.
     pub bindings: Vec<BindingRecord>,
-    pub revisions: HashMap<(BindingId, u32), Vec<Value>>,
+    pub revisions: BTreeMap<(BindingId, u32), BindingRevision>,
     pub checkpoints: HashMap<(Lane, BindingId), Checkpoint>,
     pub log: BTreeMap<Address, Vec<(BindingId, LogEntry)>>,
     pub owed: BTreeMap<DeliveryKey, Owed>,

@@ -1,10 +1,10 @@
 //! Bindings: declared, revised, paused. Where their accounts begin is worked out by the database, see
 //! `migrations/postgres/0005_cluster.sql`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bellwire_schemas::service::Start;
-use bellwire_schemas::{BindingId, FunctionName, SourceName, Timestamp};
+use bellwire_schemas::{BindingId, FunctionName, Lane, Seq, SourceName, Timestamp};
 use postgres_types::Type;
 use tokio_postgres::Row;
 
@@ -12,13 +12,14 @@ use super::Shared;
 use super::codec::{Time, escape, unescape};
 use super::connect::Param;
 use super::fault::misread;
+use crate::query::{REVISIONS, by_lane};
 use crate::start::StoredStart;
-use crate::{BindingRecord, Error, Pause};
+use crate::{BindingRecord, BindingRevision, Error, Pause};
 
 /// Columns of a binding with its newest revision, read by [`record`].
 const RECORD: &str =
     "select b.id, b.name, s.name, r.function, r.filter, b.start, b.revision, b.paused_at, b.paused_by, b.paused_reason,
-       b.active
+       b.active, r.tails
      from bellwire.binding b
      join bellwire.binding_revision r on r.binding = b.id and r.revision = b.revision
      join bellwire.source s on s.id = r.source order by b.id";
@@ -46,7 +47,40 @@ fn record(row: &Row) -> Result<BindingRecord, Error> {
         revision: number_at(row, 6)?,
         paused,
         active: row.try_get(10).map_err(misread)?,
+        since: since_at(row, 11)?,
     })
+}
+
+/// The tails that a revision begins at.
+fn since_at(row: &Row, column: usize) -> Result<BTreeMap<Lane, Seq>, Error> {
+    let tails: Option<Vec<i64>> = row.try_get(column).map_err(misread)?;
+    Ok(by_lane(tails.into_iter().flatten().map(|tail| Seq(u64::try_from(tail).unwrap_or(0)))))
+}
+
+/// The newest revisions of a binding, oldest first.
+pub(super) async fn revisions(shared: &Shared, binding: BindingId) -> Result<Vec<BindingRevision>, Error> {
+    let Ok(id) = i32::try_from(binding.0) else { return Ok(Vec::new()) };
+    let sql = shared.sql(
+        "select r.revision, s.name, r.function, r.filter, r.since, r.tails
+         from bellwire.binding_revision r join bellwire.source s on s.id = r.source
+         where r.binding = $1 order by r.revision desc limit $2",
+    );
+    let limit = i64::try_from(REVISIONS).unwrap_or(i64::MAX);
+    let rows = shared.pool.ask(&sql, &[(&id, Type::INT4), (&limit, Type::INT8)]).await?;
+    let text = |row: &Row, column: usize| -> Result<String, Error> {
+        Ok(unescape(row.try_get(column).map_err(misread)?).into_owned())
+    };
+    let revision = |row: &Row| {
+        Ok(BindingRevision {
+            revision: number_at(row, 0)?,
+            source: SourceName::new(text(row, 1)?),
+            function: FunctionName::new(text(row, 2)?),
+            filter: from_json(row.try_get(3).map_err(misread)?)?,
+            at: row.try_get::<_, Time>(4).map_err(misread)?.0,
+            since: since_at(row, 5)?,
+        })
+    };
+    rows.iter().rev().map(revision).collect()
 }
 
 fn number_at(row: &Row, column: usize) -> Result<u32, Error> {

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::flush::Verb;
 use crate::{
-    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
-    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
-    Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained,
-    StoredEvent,
+    Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
+    Heartbeat, Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord,
+    Retained, StoredEvent,
 };
 
 #[async_trait]
@@ -100,6 +100,10 @@ impl Ledger for PostgresLedger {
         revision: u32,
     ) -> Result<Option<Vec<serde_json::Value>>, Error> {
         bindings::filter_of(&self.shared, binding, revision).await
+    }
+
+    async fn revisions(&self, binding: BindingId) -> Result<Vec<BindingRevision>, Error> {
+        bindings::revisions(&self.shared, binding).await
     }
 
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error> {

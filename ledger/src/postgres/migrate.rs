@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("outbox", include_str!("../../../migrations/postgres/0010_outbox.sql")),
     ("debts", include_str!("../../../migrations/postgres/0011_debts.sql")),
     ("cancel", include_str!("../../../migrations/postgres/0012_cancel.sql")),
+    ("revisions", include_str!("../../../migrations/postgres/0013_revisions.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -1,22 +1,23 @@
 //! Bindings: declared, revised, paused; and where their accounts begin.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bellwire_schemas::service::Start;
 use bellwire_schemas::{Address, BindingId, FunctionName, Lane, Seq, SourceName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::book::Book;
-use super::codec::{address_of, json, json_at, place_of, places_of, start_at};
+use super::codec::{address_of, json, json_at, json_or_none, place_of, places_of, start_at, time_at};
 use super::fault::Outcome;
 use super::flush::checkpoint;
+use crate::query::{REVISIONS, by_lane};
 use crate::start::StoredStart;
-use crate::{BindingRecord, Error, Pause};
+use crate::{BindingRecord, BindingRevision, Error, Pause};
 
 /// Columns of a binding with its newest revision, read by [`record`].
 const RECORD: &str =
     "SELECT b.id, b.name, n.text, r.function, r.filter, b.start, b.revision, b.paused_at, b.paused_by,
-    b.paused_reason, b.active
+    b.paused_reason, b.active, r.tails
   FROM binding b JOIN binding_revision r ON r.binding = b.id AND r.revision = b.revision
   JOIN name n ON n.id = r.source";
 
@@ -43,7 +44,37 @@ fn record(row: &Row<'_>) -> rusqlite::Result<BindingRecord> {
         revision: row.get(6)?,
         paused,
         active: row.get(10)?,
+        since: since_at(row, 11)?,
     })
+}
+
+/// The tails that a revision begins at.
+fn since_at(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<Lane, Seq>> {
+    let tails: Option<Vec<u64>> = json_or_none(row, column)?;
+    Ok(by_lane(tails.into_iter().flatten().map(Seq)))
+}
+
+/// The newest revisions of a binding, oldest first.
+pub(super) fn revisions(conn: &Connection, binding: BindingId) -> Outcome<Vec<BindingRevision>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT r.revision, n.text, r.function, r.filter, r.since, r.tails
+         FROM binding_revision r JOIN name n ON n.id = r.source
+         WHERE r.binding = ?1 ORDER BY r.revision DESC LIMIT ?2",
+    )?;
+    let revision = |row: &Row<'_>| {
+        Ok(BindingRevision {
+            revision: row.get(0)?,
+            source: SourceName::new(row.get::<_, String>(1)?),
+            function: FunctionName::new(row.get::<_, String>(2)?),
+            filter: json_at(row, 3)?,
+            at: time_at(row, 4)?,
+            since: since_at(row, 5)?,
+        })
+    };
+    let rows = statement.query_map((binding.0, REVISIONS as i64), revision)?;
+    let mut all = rows.collect::<Result<Vec<_>, _>>()?;
+    all.reverse();
+    Ok(all)
 }
 
 /// The filter of one revision.
@@ -137,8 +168,8 @@ fn write_revision(
     now: Timestamp,
 ) -> Outcome<()> {
     book.conn.execute(
-        "INSERT INTO binding_revision (binding, revision, source, function, filter, since)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO binding_revision (binding, revision, source, function, filter, since, tails)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, (SELECT json_group_array(tail) FROM (SELECT tail FROM lane ORDER BY lane)))",
         (id.0, revision, source, new.function.as_str(), json(&new.filter)?, now.micros()),
     )?;
     Ok(())

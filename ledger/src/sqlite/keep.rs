@@ -14,9 +14,9 @@ use super::schema::beside;
 use super::writer::Kind;
 use super::{SqliteLedger, ask, bindings, flush, list, operate, retain, totals};
 use crate::{
-    Append, Appended, ArrivalTotals, BindingRecord, BindingTotals, Checkpoint, Cluster, DeadLetter,
-    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
-    LaneOwner, Ledger, LogEntry, Member, Owed, Page, Pause, Position, QuarantineRecord, Refusal,
+    Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
+    Heartbeat, LaneOwner, Ledger, LogEntry, Member, Owed, Page, Pause, Position, QuarantineRecord, Refusal,
     ReplayRecord, Retained, StoredEvent,
 };
 
@@ -116,6 +116,10 @@ impl Ledger for SqliteLedger {
         revision: u32,
     ) -> Result<Option<Vec<serde_json::Value>>, Error> {
         self.ask(move |reader| bindings::filter_of(&reader.conn, binding, revision)).await
+    }
+
+    async fn revisions(&self, binding: BindingId) -> Result<Vec<BindingRevision>, Error> {
+        self.ask(move |reader| bindings::revisions(&reader.conn, binding)).await
     }
 
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwire_schemas::service::Start;
 use tempfile::TempDir;
 
 use super::*;
@@ -108,9 +107,9 @@ async fn other_files_are_left_alone() {
 async fn schemas_and_lanes_are_checked() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("deeper").join("x.db");
-    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 3 });
+    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 4 });
     assert_eq!(migrate(&path).unwrap().current, 0);
-    assert_eq!(migrate(&path).unwrap().current, 3);
+    assert_eq!(migrate(&path).unwrap().current, 4);
     assert!(matches!(SqliteLedger::open_read_only(&path), Err(Error::Incompatible(_))), "never opened");
     SqliteLedger::open(&path, options(3)).unwrap().close().await;
     let Some(Error::Incompatible(text)) = SqliteLedger::open(&path, options(1)).err() else { panic!() };
@@ -275,24 +274,26 @@ async fn a_full_disk_is_survived() {
 /// A file of before the second step keeps its debts, and they get the key of their event.
 #[tokio::test]
 async fn debts_of_older_files_get_their_keys() {
-    let subject = OnDisk::new(1).await;
-    let ledger = subject.ledger();
-    let b = declare(&ledger, vec![binding("b:orders", Start::Now)]).await[0];
-    ledger.append(batch(vec![event("a").key("k"), event("b")]), at(1)).await.unwrap();
-    ledger.close().await;
-    let conn = rusqlite::Connection::open(subject.path()).unwrap();
-    let first = include_str!("../../../migrations/sqlite/0001_ledger.sql");
-    let (from, to) =
-        (first.find("CREATE TABLE owed").unwrap(), first.find("CREATE TABLE dead_letter").unwrap());
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("ledger.db");
+    let conn = rusqlite::Connection::open(&path).unwrap();
     conn.execute_batch(&format!(
-        "DROP TABLE owed; {}; DELETE FROM schema_version WHERE version > 1;
+        "PRAGMA application_id = {}; {};
+         CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+         INSERT INTO schema_version VALUES (1, 'ledger');
+         INSERT INTO ledger VALUES (1, 1, 1);
+         INSERT INTO lane (lane, tail) VALUES (1, 2);
+         INSERT INTO name VALUES (1, 'orders');
+         INSERT INTO event (place, source, type, accepted_at, key, id, attributes)
+           VALUES ((1 << 48) + 1, 1, 1, 3, 'k', 'a', '{{}}'), ((1 << 48) + 2, 1, 1, 3, NULL, 'b', '{{}}');
          INSERT INTO owed (binding, place, accepted_at, attempts, next_at, since, error, reason, replay, counted)
-         SELECT {b}, place, accepted_at, 1, 5, 4, NULL, 2, 'r', 1 FROM event",
-        &first[from..to]
+           SELECT 7, place, accepted_at, 1, 5, 4, NULL, 2, 'r', 1 FROM event",
+        0x4257_4c47,
+        include_str!("../../../migrations/sqlite/0001_ledger.sql"),
     ))
     .unwrap();
     drop(conn);
-    let ledger = SqliteLedger::open(&subject.path(), options(1)).unwrap();
+    let ledger = SqliteLedger::open(&path, options(1)).unwrap();
     let owed = |seq, key: Option<&str>| crate::Owed {
         next_at: bellwire_schemas::Timestamp::from_micros(5),
         since: bellwire_schemas::Timestamp::from_micros(4),
@@ -301,7 +302,7 @@ async fn debts_of_older_files_get_their_keys() {
         key: key.map(str::to_owned),
         ..debt(seq, 0)
     };
-    let debts = ledger.debts(L1, b, bellwire_schemas::Seq(0), 9).await.unwrap();
+    let debts = ledger.debts(L1, bellwire_schemas::BindingId(7), bellwire_schemas::Seq(0), 9).await.unwrap();
     assert_eq!(debts, [owed(1, Some("k")), owed(2, None)]);
     ledger.close().await;
 }

@@ -84,6 +84,10 @@ impl Ledger for Picky {
         self.0.filter_of(binding, revision).await
     }
 
+    async fn revisions(&self, binding: BindingId) -> Result<Vec<BindingRevision>, Error> {
+        self.0.revisions(binding).await
+    }
+
     async fn set_paused(&self, binding: BindingId, pause: Option<Pause>) -> Result<(), Error> {
         self.0.set_paused(binding, pause).await
     }
