@@ -7,7 +7,7 @@ use bellwire_ledger::{
 };
 use bellwire_patterns::PatternSet;
 use bellwire_schemas::api::{ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival};
-use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, Timestamp};
+use bellwire_schemas::{Address, BindingId, ErrorInfo, FinalState, Seq, Timestamp};
 use serde_json::Value;
 
 use crate::decide::DeadReason;
@@ -70,7 +70,13 @@ struct Finding {
     next_attempt_at: Option<Timestamp>,
     waits_for: Option<String>,
     group: Option<String>,
+    behind: Option<Address>,
+    followers: Vec<Address>,
 }
+
+/// Debts of a lane that are looked through for others of a key, and followers named.
+const NEIGHBOURS: usize = 1_000;
+const FOLLOWERS: usize = 100;
 
 impl Case<'_> {
     /// `None` when the binding never owed the event.
@@ -80,7 +86,8 @@ impl Case<'_> {
         let finding = if self.handle.is_some_and(|h| h.is_running(self.record.id, self.stored.address)) {
             Finding { state: "running", ..Finding::default() }
         } else if let Some(owed) = self.ledger.owed(key).await? {
-            self.owed(&owed)
+            let finding = self.owed(&owed);
+            self.neighbours(&owed, finding).await?
         } else if let Some(ending) = ending {
             self.ended(ending, key).await?
         } else {
@@ -141,25 +148,36 @@ impl Case<'_> {
     }
 
     fn owed(&self, owed: &Owed) -> Finding {
-        let reason = match owed.reason {
-            OwedReason::Retry => "retry",
-            OwedReason::Redrive => "redrive",
-            OwedReason::Replay(_) => "replay",
-            OwedReason::Parked => "key-parked",
-            OwedReason::Blocked => "key-blocked",
-            OwedReason::Delayed => "deliver-at",
-            OwedReason::Debounced => "debounce",
-            OwedReason::Cancelled => "cancel-requested",
+        let (state, reason) = words(&owed.reason);
+        let (next_attempt_at, waits_for) = match (&owed.reason, &owed.key) {
+            (OwedReason::Parked, Some(key)) => (None, Some(format!("key {key}"))),
+            (OwedReason::Parked | OwedReason::Blocked | OwedReason::Cancelled, _) => (None, None),
+            _ => (Some(owed.next_at), None),
         };
         let overdue = owed.next_at <= self.now;
         self.held_or(Finding {
-            state: "retrying",
+            state,
             reason: Some(reason),
             detail: owed.error.as_ref().map(ErrorInfo::headline),
-            next_attempt_at: Some(owed.next_at),
-            waits_for: overdue.then(|| self.record.function.to_string()),
+            next_attempt_at,
+            waits_for: waits_for.or_else(|| overdue.then(|| self.record.function.to_string())),
             ..Finding::default()
         })
+    }
+
+    /// Names the deliveries of the same key that this one waits behind, or that wait behind it.
+    async fn neighbours(&self, owed: &Owed, finding: Finding) -> Result<Finding, Error> {
+        let (Some(key), lane) = (&owed.key, self.stored.address.lane) else { return Ok(finding) };
+        let parked = owed.reason == OwedReason::Parked;
+        let after = if parked { Seq(0) } else { owed.seq };
+        let debts = self.ledger.debts(lane, self.record.id, after, NEIGHBOURS).await?;
+        let alike = debts.iter().filter(|debt| debt.key.as_ref() == Some(key));
+        if parked {
+            let before = alike.take_while(|debt| debt.seq < owed.seq).last();
+            return Ok(Finding { behind: before.map(|debt| Address::new(lane, debt.seq)), ..finding });
+        }
+        let parked = alike.filter(|debt| debt.reason == OwedReason::Parked).take(FOLLOWERS);
+        Ok(Finding { followers: parked.map(|debt| Address::new(lane, debt.seq)).collect(), ..finding })
     }
 
     async fn ended(&self, ending: &LogEntry, key: DeliveryKey) -> Result<Finding, Error> {
@@ -175,14 +193,27 @@ impl Case<'_> {
         };
         match state {
             FinalState::Delivered => {}
-            FinalState::Filtered => {
-                finding.reason = Some("filter-mismatch");
-                finding.detail = self.clause(ending.revision).await?;
-            }
+            FinalState::Filtered => match ending.error.as_ref().map(|error| error.kind.as_str()) {
+                Some("Delivery.debounced") => {
+                    finding.reason = Some("debounced");
+                    finding.detail = Some("a later event of its key came before the burst was over".into());
+                }
+                Some("Delivery.singleton") => {
+                    finding.reason = Some("singleton");
+                    finding.detail = Some("another event of its key was being worked on".into());
+                }
+                _ => {
+                    finding.reason = Some("filter-mismatch");
+                    finding.detail = self.clause(ending.revision).await?;
+                }
+            },
             FinalState::Expired => finding.reason = Some("too-old"),
             FinalState::Discarded => {
-                let missing = ending.error.as_ref().is_some_and(|e| e.kind == "Ledger.EventMissing");
-                finding.reason = Some(if missing { "event-missing" } else { "operator" });
+                finding.reason = Some(match ending.error.as_ref().map(|error| error.kind.as_str()) {
+                    Some("Ledger.EventMissing") => "event-missing",
+                    Some("Delivery.singleton") => "singleton",
+                    _ => "operator",
+                });
             }
             FinalState::Dead => {
                 let error = ending.error.as_ref();
@@ -217,10 +248,26 @@ impl Case<'_> {
             ended_at: finding.ended_at,
             next_attempt_at: finding.next_attempt_at,
             waits_for: finding.waits_for,
+            behind: finding.behind,
+            followers: finding.followers,
             attempts_allowed: plan.and_then(|plan| plan.policy.retry.attempts),
             group: finding.group,
             attempts: log.iter().filter(|entry| entry.attempt > 0).map(attempt).collect(),
         }
+    }
+}
+
+/// The state and the reason code of a debt, as lists and explanations show them.
+pub const fn words(reason: &OwedReason) -> (&'static str, &'static str) {
+    match reason {
+        OwedReason::Retry => ("retrying", "retry"),
+        OwedReason::Redrive => ("retrying", "redrive"),
+        OwedReason::Replay(_) => ("retrying", "replay"),
+        OwedReason::Parked => ("parked", "key-parked"),
+        OwedReason::Blocked => ("parked", "key-blocked"),
+        OwedReason::Delayed => ("waiting", "deliver-at"),
+        OwedReason::Debounced => ("waiting", "debounce"),
+        OwedReason::Cancelled => ("waiting", "cancel-requested"),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Selector {
     /// Ordering key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// State of the delivery: `delivered filtered expired dead discarded waiting running retrying paused`.
+    /// State of the delivery: `delivered filtered expired dead discarded waiting running retrying parked paused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// EventBridge pattern over the envelope.

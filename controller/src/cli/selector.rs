@@ -11,8 +11,18 @@ use super::exit::Failure;
 use super::times::Moment;
 
 /// States that can be asked for; words of the API.
-const STATES: [&str; 9] =
-    ["delivered", "filtered", "expired", "dead", "discarded", "waiting", "running", "retrying", "paused"];
+const STATES: [&str; 10] = [
+    "delivered",
+    "filtered",
+    "expired",
+    "dead",
+    "discarded",
+    "waiting",
+    "running",
+    "retrying",
+    "parked",
+    "paused",
+];
 
 /// An address as an argument, with the binding that is meant: `1-3`, `1-3@thumbnail:s3.photos`.
 #[derive(Clone, Debug, PartialEq, Eq)]

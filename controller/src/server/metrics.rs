@@ -134,11 +134,17 @@ fn bindings(out: &mut Text, status: &Status) {
         }
     }
     type Gauge = (&'static str, &'static str, fn(&bellwire_schemas::api::BindingStatus) -> f64);
-    let gauges: [Gauge; 4] = [
+    let gauges: [Gauge; 6] = [
         ("bellwire_binding_waiting", "Events beyond the binding's cursor.", |b| b.waiting as f64),
         ("bellwire_binding_running", "Deliveries in flight.", |b| b.running as f64),
         ("bellwire_binding_retrying", "Deliveries that wait for another attempt.", |b| b.retrying as f64),
         ("bellwire_binding_up", "1 while the binding delivers.", |b| f64::from(u8::from(b.state == "ok"))),
+        ("bellwire_binding_breaker_open", "1 while its target is left alone but for probes.", |b| {
+            f64::from(u8::from(b.open_since.is_some()))
+        }),
+        ("bellwire_binding_stalled", "1 while it has work and does not advance.", |b| {
+            f64::from(u8::from(b.state == "stalled"))
+        }),
     ];
     for (name, help, value) in gauges {
         out.family(name, "gauge", help);

@@ -116,6 +116,23 @@ pub struct DeadLetterAction {
     pub dry_run: bool,
 }
 
+/// `POST /v1/deliveries/cancel`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Which ones; empty is refused unless `all` is set. With addresses also those that run, or that no attempt was
+    /// made of; without, those that `GET /v1/deliveries` lists.
+    pub selector: Selector,
+    /// All of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Why (required): it is logged.
+    pub reason: String,
+    /// Only count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
 /// How many deliveries a write changed, or would change.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Changed {

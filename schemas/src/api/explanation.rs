@@ -51,12 +51,13 @@ pub struct LaterArrival {
 pub struct ExplainedDelivery {
     /// The binding.
     pub binding: BindingName,
-    /// `delivered filtered expired dead discarded waiting running retrying paused`.
+    /// `delivered filtered expired dead discarded waiting running retrying parked paused`.
     pub state: String,
-    /// A stable word for the why: `filter-mismatch`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
+    /// A stable word for the why: `filter-mismatch`, `debounced`, `singleton`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
     /// `binding-paused`, `binding-disabled`, `function-cannot-start`, `function-unknown`, `throttled`,
     /// `binding-inactive`, `concurrency`, `cursor-span`, `ledger-unavailable`, `event-missing`, `retry`, `redrive`,
-    /// `replay`; `null` when nothing needs one.
+    /// `replay`, `key-parked`, `key-blocked`, `deliver-at`, `debounce`, `cancel-requested`; `null` when nothing needs
+    /// one.
     pub reason: Option<String>,
     /// The same for people: the clause of the filter, the last failure, who paused it and why.
     pub detail: Option<String>,
@@ -70,6 +71,12 @@ pub struct ExplainedDelivery {
     pub next_attempt_at: Option<Timestamp>,
     /// What it waits for: the function, the binding or the lane.
     pub waits_for: Option<String>,
+    /// The delivery of the same key that it waits behind, when it is parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Address>,
+    /// Deliveries of the same key that wait behind it, at most 100, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followers: Vec<Address>,
     /// Attempts allowed in all; `null` when unlimited or when the binding is gone.
     pub attempts_allowed: Option<u32>,
     /// Group of equal failures, of a dead letter.

@@ -11,12 +11,13 @@ mod verification;
 
 pub use bindings::{BatchView, BindingDetail, DebounceView, PolicyView, RetryView, SendingView};
 pub use commands::{
-    Absence, Changed, DeadLetterAction, InvocationRequest, InvocationView, PauseRequest, ReplayRequest,
-    SendItem, SendRequest, SendResult,
+    Absence, CancelRequest, Changed, DeadLetterAction, InvocationRequest, InvocationView, PauseRequest,
+    ReplayRequest, SendItem, SendRequest, SendResult,
 };
 pub use explanation::{ExplainedAttempt, ExplainedDelivery, ExplainedEvent, Explanation, LaterArrival};
 pub use records::{
-    DeadLetterGroup, DeadLetterView, EventDetail, EventView, QuarantineView, ReplayPlan, ReplayView,
+    DeadLetterGroup, DeadLetterView, DeliveryView, EventDetail, EventView, QuarantineView, ReplayPlan,
+    ReplayView,
 };
 pub use status::{
     BindingStatus, ControllerStatus, FunctionStatus, LaneStatus, LedgerStatus, Listen, PauseView, Problem,

@@ -46,6 +46,37 @@ pub struct EventDetail {
     pub meta: Map<String, Value>,
 }
 
+/// A delivery that is owed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The event's address.
+    pub address: Address,
+    /// The binding that owes it.
+    pub binding: BindingName,
+    /// The configured source.
+    pub source: SourceName,
+    /// CloudEvents type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// CloudEvents subject.
+    pub subject: Option<String>,
+    /// Ordering key.
+    pub key: Option<String>,
+    /// `waiting`, `running`, `retrying`, `parked`, `paused`.
+    pub state: String,
+    /// Why it is owed: `retry`, `redrive`, `replay`, `key-parked`, `key-blocked`, `deliver-at`, `debounce`,
+    /// `cancel-requested`, or why it waits.
+    pub reason: Option<String>,
+    /// Attempts used so far.
+    pub attempts: u32,
+    /// When the event was accepted.
+    pub accepted_at: Timestamp,
+    /// When it is tried next, if that is known.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The last failure.
+    pub error: Option<ErrorInfo>,
+}
+
 /// A dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetterView {

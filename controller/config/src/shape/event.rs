@@ -80,12 +80,13 @@ pub(crate) struct EventDefaults {
     #[schemars(extend("examples" = ["100/s", "60/m"]))]
     pub rate: Option<Rate>,
     /// Of a burst of events of one key, only the last is delivered: how long no other may have come, or a map. The
-    /// others end as filtered, reason `debounced`. By default every event is delivered.
+    /// others end as filtered, reason `debounced`; events without a key count as one key. By default every event is
+    /// delivered.
     #[serde(default)]
     #[schemars(schema_with = "policy::debounce", extend("examples" = ["5s", { "wait": "5s", "max_wait": "1m" }]))]
     pub debounce: Option<Debounce>,
     /// What happens to an event while another of its key runs or waits for its retry: `skip` ends it as filtered,
-    /// `cancel` gives the other one up. By default both are delivered.
+    /// `cancel` gives the other one up; events without a key count as one key. By default both are delivered.
     pub singleton: Option<SingletonWord>,
     /// Where a new binding begins in the ledger.
     #[schemars(extend("default" = "now"))]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bellwire_schemas::Timestamp;
 use bellwire_schemas::api::{Absence, ExplainedDelivery, Explanation};
+use bellwire_schemas::{Address, Timestamp};
 use clap::Args;
 
 use super::events::WhichArgs;
@@ -114,7 +114,9 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
     let why = || delivery.detail.clone().or_else(|| delivery.reason.clone()).unwrap_or_default();
     let (text, right) = match delivery.state.as_str() {
         "delivered" => (delivered(delivery), ended),
-        "filtered" => (why(), format!("rule of revision {}", delivery.revision)),
+        "filtered" if delivery.reason.as_deref() == Some("filter-mismatch") => {
+            (why(), format!("rule of revision {}", delivery.revision))
+        }
         "dead" => {
             (dead(delivery, times), delivery.group.as_ref().map(|g| format!("group {g}")).unwrap_or_default())
         }
@@ -122,7 +124,7 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
         "paused" if delivery.reason.as_deref() == Some("binding-paused") => {
             (format!("{} → bellwire bindings resume {}", times.told(&why()), delivery.binding), String::new())
         }
-        "running" | "waiting" | "paused" => (owed(delivery, times), String::new()),
+        "running" | "waiting" | "parked" | "paused" => (owed(delivery, times), String::new()),
         _ => (why(), ended),
     };
     let name = delivery.binding.to_string();
@@ -136,11 +138,40 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
             right: String::new(),
         });
     }
+    if let [first, ..] = delivery.followers.as_slice() {
+        rows.push(Row {
+            name: String::new(),
+            word: "followers".into(),
+            text: followers(explanation, delivery, *first),
+            right: String::new(),
+        });
+    }
+    if delivery.reason.as_deref() == Some("key-blocked") {
+        let which = format!("{}@{}", explanation.event.address, delivery.binding);
+        let text = format!(
+            "bellwire dead-letters redrive {which}, or bellwire deliveries cancel {which} --reason …"
+        );
+        rows.push(Row { name: String::new(), word: "next".into(), text, right: String::new() });
+    }
     if delivery.state == "dead" {
         let text = format!("bellwire dead-letters show {}", explanation.event.address);
         rows.push(Row { name: String::new(), word: "next".into(), text, right: String::new() });
     }
     rows
+}
+
+/// Who waits behind a delivery of the same key.
+fn followers(explanation: &Explanation, delivery: &ExplainedDelivery, first: Address) -> String {
+    let of = explanation.event.key.as_deref().map(|key| format!(" of key {key}")).unwrap_or_default();
+    match delivery.followers.len() {
+        1 => format!("1 event{of} waits behind it: {first}"),
+        number => {
+            let shown: Vec<_> = delivery.followers.iter().take(MAX_TRIES).map(Address::to_string).collect();
+            let more = if number > MAX_TRIES { ", …" } else { "" };
+            let number = if number >= 100 { "100 or more".into() } else { number.to_string() };
+            format!("{number} events{of} wait behind it: {}{more}", shown.join(", "))
+        }
+    }
 }
 
 fn delivered(delivery: &ExplainedDelivery) -> String {
@@ -194,6 +225,12 @@ fn next_at(at: Timestamp, times: &Times) -> String {
 
 fn owed(delivery: &ExplainedDelivery, times: &Times) -> String {
     let mut text = delivery.detail.clone().unwrap_or_default();
+    if let Some(ahead) = delivery.behind {
+        return format!("waits behind {ahead}, of the same key");
+    }
+    if delivery.reason.as_deref() == Some("key-blocked") {
+        return format!("blocks its key until you decide: {text}");
+    }
     if text.is_empty() {
         text = match (&delivery.reason, &delivery.waits_for) {
             (Some(reason), Some(what)) => format!("{reason}: waits for {what}"),

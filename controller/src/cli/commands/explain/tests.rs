@@ -138,3 +138,29 @@ never seen: no event with id evt_9999 on webhook.stripe in the last 7 d (retenti
   quarantined     2 since yesterday: could be among them (GET /v1/quarantined)";
     assert_eq!(render_absence(&absence, &times(), Paint(false)).join("\n"), expected);
 }
+
+#[test]
+fn keys_name_who_waits_for_whom() {
+    let mut of_key = event(json!([]));
+    of_key["key"] = "8812".into();
+    let head = "1-1  s3.photos  com.amazonaws.s3.ObjectCreated:Put  cat.jpg  key 8812   id b0c1-9e   accepted \
+                12:00:01.204 (60 s ago)";
+    let blocked = json!({
+        "reason": "key-blocked", "detail": "ValidationError: total missing", "followers": ["1-7", "1-9"]
+    });
+    let text = shown(
+        of_key,
+        &[
+            delivery("a:orders", "parked", blocked),
+            delivery("b:orders", "parked", json!({"reason": "key-parked", "behind": "1-0"})),
+            delivery("c:orders", "filtered", json!({"reason": "debounced", "detail": "a later event came"})),
+        ],
+    );
+    let expected = format!("{head}
+  a:orders     parked      blocks its key until you decide: ValidationError: total missing
+               followers   2 events of key 8812 wait behind it: 1-7, 1-9
+               next        bellwire dead-letters redrive 1-1@a:orders, or bellwire deliveries cancel 1-1@a:orders --reason …
+  b:orders     parked      waits behind 1-0, of the same key
+  c:orders     filtered    a later event came");
+    assert_eq!(text, expected);
+}
