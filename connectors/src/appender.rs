@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::contract::{Committed, Fate};
-use crate::meter::Meter;
+use crate::meter::{Kind, Meter};
+use crate::pressure::{LEDGER_FULL, Pressure};
 use crate::rules::{Ready, set_aside_event};
 
 /// First pause before an append is repeated, and the longest one: a busy ledger answers within milliseconds, a
@@ -97,6 +98,7 @@ pub(crate) struct Appender {
     pub(crate) clock: Clock,
     pub(crate) live: broadcast::Sender<Fact>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) pressure: Pressure,
     /// Whose turn it is among the lanes, for events without a key.
     pub(crate) turn: AtomicU64,
 }
@@ -189,8 +191,7 @@ impl Appender {
         let append = self.build(items, positions);
         let mut pause = FIRST_PAUSE;
         loop {
-            let told = self.feed.append_telling(append.clone(), |appended| self.tell(items, appended));
-            let error = match told.await {
+            let error = match self.try_append(&append, items).await {
                 Ok(appended) => {
                     crash_point("append.after_commit_before_ack");
                     self.sources(items, |source| self.meter.healthy(source));
@@ -198,10 +199,7 @@ impl Appender {
                 }
                 Err(error) => error,
             };
-            let now = self.clock.now();
-            if !matches!(error, Error::PositionConflict { .. }) {
-                self.sources(items, |source| self.meter.failing(source, error.to_string(), now));
-            }
+            self.note_trouble(items, &error);
             let text = error.to_string();
             // Of several controllers that read one source, all but one are told so every time.
             if pause == FIRST_PAUSE && !matches!(error, Error::PositionConflict { .. }) {
@@ -215,9 +213,28 @@ impl Appender {
                 Error::NotFound(_) | Error::Corrupt(_) => return Err(Refused::Content(text)),
                 _ => return Err(Refused::Commit(CommitError::Broken(text))),
             }
-            wait(pause, patience, text).await.map_err(Refused::Commit)?;
+            wait(pause, patience, text, &self.pressure).await.map_err(Refused::Commit)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// One try; while intake is held back, the ledger counts as full.
+    async fn try_append(&self, append: &Append, items: &[Item]) -> Result<Appended, Error> {
+        if let Some(hold) = self.pressure.hold() {
+            return Err(Error::Full(hold.reason));
+        }
+        self.feed.append_telling(append.clone(), |appended| self.tell(items, appended)).await
+    }
+
+    /// Says of the sources why nothing of theirs is stored. A conflict is none of theirs.
+    fn note_trouble(&self, items: &[Item], error: &Error) {
+        let (kind, reason) = match error {
+            Error::PositionConflict { .. } => return,
+            Error::Full(why) => (Kind::Paused, format!("{LEDGER_FULL}: {why}")),
+            other => (Kind::Failing, other.to_string()),
+        };
+        let now = self.clock.now();
+        self.sources(items, |source| self.meter.trouble(source, kind, reason.clone(), now));
     }
 
     fn build(&self, items: &[Item], positions: &[PositionAdvance]) -> Append {
@@ -273,7 +290,8 @@ impl Appender {
         }
     }
 
-    fn sources(&self, items: &[Item], mut note: impl FnMut(&SourceName)) {
+    /// Calls `note` with the sources of the items, at least once each.
+    pub(crate) fn sources(&self, items: &[Item], mut note: impl FnMut(&SourceName)) {
         let mut last: Option<&SourceName> = None;
         for item in items {
             if last != Some(item.source()) {
@@ -308,17 +326,27 @@ enum Refused {
     Content(String),
 }
 
-async fn wait(pause: Duration, patience: &Patience, error: String) -> Result<(), CommitError> {
+/// Waits for the next try; the end of a hold needs no pause.
+async fn wait(
+    pause: Duration,
+    patience: &Patience,
+    error: String,
+    pressure: &Pressure,
+) -> Result<(), CommitError> {
     match patience {
         Patience::Until(end) if Instant::now() + pause > *end => Err(CommitError::Unavailable(error)),
         Patience::Until(_) => {
             tokio::time::sleep(pause).await;
             Ok(())
         }
-        Patience::Stopped(stop) => tokio::select! {
-            () = stop.cancelled() => Err(CommitError::Stopped),
-            () = tokio::time::sleep(pause) => Ok(()),
-        },
+        Patience::Stopped(stop) => {
+            let held = pressure.hold().is_some();
+            tokio::select! {
+                () = stop.cancelled() => Err(CommitError::Stopped),
+                () = tokio::time::sleep(pause) => Ok(()),
+                () = pressure.released(), if held => Ok(()),
+            }
+        }
     }
 }
 

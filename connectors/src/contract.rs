@@ -15,7 +15,7 @@ use bytes::Bytes;
 /// * **Confirm only after commit.** The intake confirms a receipt when the ledger holds every message of it, and the
 ///   connector tells its upstream only then.
 /// * **Confirming twice is harmless**, and so is confirming a receipt that a later one has overtaken.
-/// * **Dropping a pending `receive` loses nothing**: the messages come with the next call.
+/// * **Dropping a pending `receive` loses nothing**: the messages come with the next call, and connecting goes on.
 /// * **Order holds within a shard**: batches come, and messages lie in them, in the order of the shard.
 ///
 /// What the connector relies on: one receipt is outstanding at a time, and each ends in one `confirm`, one
@@ -39,6 +39,16 @@ pub trait Connector: Send + 'static {
 
     /// The source ends: give back what was not committed, within a few seconds. Nothing is called afterwards.
     async fn close(&mut self) {}
+
+    /// How many messages wait upstream that were not handed over; `None`: cannot be told, which is not none. Asked now
+    /// and then while nothing comes, for ten seconds at most. A source for which messages wait while none comes is
+    /// dropped and connected anew, so what this source may not or cannot read must not count.
+    ///
+    /// # Errors
+    /// When the upstream does not answer.
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        Ok(None)
+    }
 
     /// What is wrong although messages come: a partition that halted, a queue that is gone. Asked after every
     /// batch; the source is shown as failing while there is something.

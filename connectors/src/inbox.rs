@@ -40,13 +40,56 @@ impl Inbox {
         (Self { queue, budget }, waiting)
     }
 
-    /// Queues a request's items, or returns `None` when memory or queue say stop.
-    pub(crate) fn submit(&self, items: Vec<Item>, until: Instant) -> Option<oneshot::Receiver<Answer>> {
+    /// Queues a request's items.
+    ///
+    /// # Errors
+    /// The items again, when memory or queue say stop.
+    pub(crate) fn submit(
+        &self,
+        items: Vec<Item>,
+        until: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, Vec<Item>> {
         let bytes = items.iter().map(Item::bytes).sum();
-        let permit = self.budget.clone().try_acquire_many_owned(kilobytes(bytes)).ok()?;
+        let Ok(permit) = self.budget.clone().try_acquire_many_owned(kilobytes(bytes)) else {
+            return Err(items);
+        };
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Waiting { items, bytes, until, reply, _permit: permit }).ok()?;
-        Some(answer)
+        let waiting = Waiting { items, bytes, until, reply, _permit: permit };
+        self.queue.try_send(waiting).map_err(|error| error.into_inner().items)?;
+        Ok(answer)
+    }
+
+    /// Memory for a request that is being read; none of it is taken yet.
+    pub(crate) fn room(&self) -> Room {
+        Room { budget: self.budget.clone(), held: None, bytes: 0 }
+    }
+}
+
+/// Memory that a request takes while it is read, out of what the doors have together.
+pub(crate) struct Room {
+    budget: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes room for so many more bytes; returns whether there was any.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        let has = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = (kilobytes(self.bytes) as usize).saturating_sub(has);
+        let Ok(more) = u32::try_from(more) else { return false };
+        match (self.budget.clone().try_acquire_many_owned(more), &mut self.held) {
+            (Err(_), _) => false,
+            (Ok(permit), Some(held)) => {
+                held.merge(permit);
+                true
+            }
+            (Ok(permit), held) => {
+                *held = Some(permit);
+                true
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A connector translates, nothing else: it never retries, batches, deduplicates or writes. One shared intake does
 //! that for all of them: receive, append, confirm. Connectors never meet the dispatcher; the ledger lies between.
 //!
-//! Read `contract.rs` first (pull connectors) and `door.rs` (HTTP doors), then `intake.rs`. Each kind has a folder
+//! Read `contract.rs` first (pull connectors) and `door.rs` (HTTP doors), then `intake/mod.rs` and `pump.rs`. Each kind has a folder
 //! with the same files: `mod.rs`, `config.rs`, `client.rs` or `door.rs`, and `envelope.rs`, which is pure.
 //! `registry.rs` lists the kinds.
 
@@ -19,7 +19,10 @@ pub mod memory;
 mod message;
 mod meter;
 pub mod object_store;
+mod opening;
 pub mod outlets;
+pub mod pressure;
+mod progress;
 mod pump;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
@@ -40,5 +43,5 @@ pub use contract::{
     Batch, Committed, Connector, ConnectorError, Content, Draft, Fate, Limit, Parcel, Receipt, Release,
 };
 pub use door::{Admitted, Door, DoorRequest, DoorResponse, Refused};
-pub use intake::{ApplyError, Intake, Limits, Route};
+pub use intake::{ApplyError, BodyRoom, Intake, Limits, Route};
 pub use meter::{Counts, SourceReport};

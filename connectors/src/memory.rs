@@ -78,4 +78,8 @@ impl Connector for MemoryConnector {
     async fn release(&mut self, receipt: Receipt, _why: Release) {
         self.pending.take_if(|(pending, _)| *pending == receipt);
     }
+
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        Ok(Some(self.upstream.len() as u64))
+    }
 }

@@ -28,11 +28,12 @@ pub struct SourceReport {
     pub name: SourceName,
     /// `s3`, `schedule`, `webhook`, `topic`.
     pub kind: &'static str,
-    /// `ok`, `paused` (enabled: false), `failing`.
+    /// `ok`; `paused`: by `enabled: false`, or held back for now; `failing`; `stalled`: alive, but nothing moves.
     pub state: &'static str,
-    /// Why, when it is not `ok`.
+    /// Why, when it is not `ok`. Of a source that is held back it begins with [`crate::pressure::LEDGER_FULL`] or
+    /// [`crate::pressure::MEMORY`] and a colon.
     pub reason: Option<String>,
-    /// Since when it is failing.
+    /// Since when, unless that is by configuration.
     pub since: Option<Timestamp>,
     /// Where events enter: `POST /s3`, or the next tick.
     pub entrance: String,
@@ -40,13 +41,15 @@ pub struct SourceReport {
     pub next_tick: Option<Timestamp>,
     /// Arrivals since start.
     pub counts: Counts,
+    /// How often its connector was dropped and made anew since start, because it stalled or broke down.
+    pub restarts: u64,
 }
 
-/// A failure older than this is over: whatever still fails is tried again more often, and a door that nobody calls any
+/// A trouble older than this is over: whatever still fails is tried again more often, and a door that nobody calls any
 /// more must not look broken for ever.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
-/// The counters and failures of all sources.
+/// The counters and troubles of all sources.
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Mutex<BTreeMap<SourceName, Gauge>>);
 
@@ -54,12 +57,25 @@ pub(crate) struct Meter(Mutex<BTreeMap<SourceName, Gauge>>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauge {
     pub(crate) counts: Counts,
-    pub(crate) failing: Option<Failing>,
+    pub(crate) restarts: u64,
+    pub(crate) trouble: Option<Trouble>,
 }
 
-/// A row of failures without a success between.
+/// What kind of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Held back: by a full ledger, or by full memory.
+    Paused,
+    /// Something does not work.
+    Failing,
+    /// Nothing moves although work waits. Not forgotten: it ends when something moves.
+    Stalled,
+}
+
+/// A row of troubles of one kind without a success between.
 #[derive(Clone, Debug)]
-pub(crate) struct Failing {
+pub(crate) struct Trouble {
+    pub(crate) kind: Kind,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
     last: Timestamp,
@@ -76,25 +92,50 @@ impl Meter {
         }
     }
 
-    /// Notes that intake of a source fails; the time of the first failure in a row stays.
-    pub(crate) fn failing(&self, source: &SourceName, reason: String, now: Timestamp) {
+    /// Notes trouble of a source; the time of the first in a row stays.
+    pub(crate) fn trouble(&self, source: &SourceName, kind: Kind, reason: String, now: Timestamp) {
         let mut all = self.lock();
         let gauge = all.entry(source.clone()).or_default();
-        let since = gauge.failing.take().filter(|old| !old.is_over(now)).map_or(now, |old| old.since);
-        gauge.failing = Some(Failing { reason, since, last: now });
+        let before = gauge.trouble.take().filter(|old| old.kind == kind && !old.is_over(now));
+        let since = before.map_or(now, |old| old.since);
+        gauge.trouble = Some(Trouble { kind, reason, since, last: now });
+    }
+
+    /// Notes that intake of a source fails.
+    pub(crate) fn failing(&self, source: &SourceName, reason: String, now: Timestamp) {
+        self.trouble(source, Kind::Failing, reason, now);
+    }
+
+    /// Notes a suspicion, unless something is known already.
+    pub(crate) fn suspect(&self, source: &SourceName, reason: String, now: Timestamp) {
+        if self.read(source, now).trouble.is_none_or(|trouble| trouble.reason == reason) {
+            self.failing(source, reason, now);
+        }
     }
 
     /// Notes that intake of a source works.
     pub(crate) fn healthy(&self, source: &SourceName) {
         if let Some(gauge) = self.lock().get_mut(source) {
-            gauge.failing = None;
+            gauge.trouble = None;
         }
+    }
+
+    /// Notes that a source which had stalled may be idle by right; other troubles stay.
+    pub(crate) fn unstalled(&self, source: &SourceName) {
+        if let Some(gauge) = self.lock().get_mut(source) {
+            gauge.trouble.take_if(|trouble| trouble.kind == Kind::Stalled);
+        }
+    }
+
+    /// Counts a connector that is dropped and made anew.
+    pub(crate) fn restarted(&self, source: &SourceName) {
+        self.lock().entry(source.clone()).or_default().restarts += 1;
     }
 
     /// What is known of a source.
     pub(crate) fn read(&self, source: &SourceName, now: Timestamp) -> Gauge {
         let mut gauge = self.lock().get(source).cloned().unwrap_or_default();
-        gauge.failing = gauge.failing.filter(|failing| !failing.is_over(now));
+        gauge.trouble = gauge.trouble.filter(|trouble| !trouble.is_over(now));
         gauge
     }
 
@@ -103,8 +144,42 @@ impl Meter {
     }
 }
 
-impl Failing {
+impl Kind {
+    /// The word for people and machines.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Failing => "failing",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+impl Trouble {
     fn is_over(&self, now: Timestamp) -> bool {
-        now.since(self.last) > FORGOTTEN
+        self.kind != Kind::Stalled && now.since(self.last) > FORGOTTEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_keeps_its_beginning_and_only_a_stall_is_remembered() {
+        let (meter, source) = (Meter::default(), SourceName::new("s"));
+        let at = Timestamp::from_millis;
+        let seen = |now| meter.read(&source, now).trouble.map(|t| (t.kind, t.reason, t.since));
+        meter.trouble(&source, Kind::Paused, "ledger-full: a".into(), at(1_000));
+        meter.trouble(&source, Kind::Paused, "ledger-full: b".into(), at(20_000));
+        assert_eq!(seen(at(20_000)), Some((Kind::Paused, "ledger-full: b".into(), at(1_000))));
+        meter.failing(&source, "away".into(), at(21_000));
+        assert_eq!(seen(at(22_000)), Some((Kind::Failing, "away".into(), at(21_000))));
+        meter.unstalled(&source);
+        assert!(seen(at(22_000)).is_some() && seen(at(60_000)).is_none(), "forgotten by itself only");
+        meter.trouble(&source, Kind::Stalled, "stuck".into(), at(60_000));
+        assert_eq!(seen(at(9_000_000)), Some((Kind::Stalled, "stuck".into(), at(60_000))));
+        meter.unstalled(&source);
+        assert_eq!(seen(at(60_000)), None);
     }
 }

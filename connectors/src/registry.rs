@@ -7,6 +7,7 @@ use bellwire_ledger::Ledger;
 use bellwire_schemas::service::{SourceKind, SourceSpec, Verify};
 use bellwire_schemas::{Clock, SourceName};
 
+use crate::pressure::Share;
 use crate::{Connector, Door, object_store, timer, topic, webhook};
 
 /// Path prefix of webhooks.
@@ -49,6 +50,9 @@ pub(crate) struct Around {
     /// This controller's name, the same after a restart and unlike any other controller's.
     #[allow(dead_code, reason = "for connectors that are members of a group")]
     pub(crate) controller: String,
+    /// How much may be buffered.
+    #[allow(dead_code, reason = "for connectors that read ahead")]
+    pub(crate) share: Share,
 }
 
 /// Who checks a caller.

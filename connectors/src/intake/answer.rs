@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bellwire_schemas::api::{SendItem, SendResult};
-use bellwire_schemas::crash_point;
+use bellwire_schemas::{SourceName, crash_point};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::{Intake, member};
 use crate::appender::{CommitError, Item};
 use crate::contract::Fate;
+use crate::meter::Kind;
+use crate::pressure::MEMORY;
 use crate::rules::{Ruled, rule};
 use crate::{DoorResponse, Parcel, Refused};
 
@@ -20,7 +22,16 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 /// When a sender should come again to a full ledger or a disabled source: an operator must act.
 const RETRY_LATER: Duration = Duration::from_secs(30);
 
+/// Why a sender is pushed back whose request finds no room.
+const TOO_MANY: &str = "too many events wait for the ledger: `limits.memory` bounds them";
+
 impl Intake {
+    /// Says of a source that its senders are pushed back for want of memory.
+    pub(super) fn note_busy(&self, source: &SourceName) {
+        let reason = format!("{MEMORY}: {TOO_MANY}");
+        self.appender.meter.trouble(source, Kind::Paused, reason, self.appender.clock.now());
+    }
+
     /// Stores parcels and answers with one item each, in order.
     pub(super) async fn store(&self, parcels: Vec<Parcel>, peer: Option<SocketAddr>) -> DoorResponse {
         crash_point("source.recv");
@@ -60,11 +71,12 @@ impl Intake {
         };
         let until = Instant::now() + self.limits.answer_within;
         let inbox = self.inbox().ok_or_else(stopping)?;
-        let answer = inbox.submit(items, until).ok_or_else(|| {
-            let detail = "too many events wait for the ledger";
-            Refused::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(RETRY_SOON)
-        })?;
+        let submitted = inbox.submit(items, until).map_err(|items| {
+            self.appender.sources(&items, |source| self.note_busy(source));
+            busy()
+        });
         drop(inbox);
+        let answer = submitted?;
         match tokio::time::timeout_at(until, answer).await {
             Ok(Ok((fates, None))) => Ok(fates.into_iter().flatten().collect()),
             Ok(Ok((_, Some(error)))) => Err(refusal_of(&error)),
@@ -72,6 +84,11 @@ impl Intake {
             Err(_) => Err(refusal_of(&CommitError::Unavailable("the ledger did not answer in time".into()))),
         }
     }
+}
+
+/// What a sender is told who would fill the memory.
+pub(super) fn busy() -> Refused {
+    Refused::new(StatusCode::TOO_MANY_REQUESTS, "busy", TOO_MANY).retry_after(RETRY_SOON)
 }
 
 enum Slot {

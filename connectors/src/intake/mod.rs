@@ -24,6 +24,8 @@ use crate::appender::Appender;
 use crate::inbox::{self, Inbox};
 use crate::meter::Meter;
 use crate::object_store::Carriers;
+use crate::pressure::{LEDGER_FULL, Pressure, Share};
+use crate::progress::STALL_AFTER;
 use crate::refusals::Refusals;
 use crate::registry::{self, Around, Auth, HOOKS, S3, TOPICS, Table};
 use crate::{Admitted, DoorRequest, DoorResponse, Refused, SourceReport, pump, samples};
@@ -38,7 +40,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Largest event, in bytes (`limits.event_size`).
     pub event_bytes: usize,
-    /// Bytes of requests that may wait for the ledger before doors say 429 (`limits.memory`).
+    /// Bytes of requests that may be read or wait for the ledger before doors say 429 (`limits.memory`). The buffers
+    /// of pull sources share half as much again.
     pub memory_bytes: usize,
     /// Requests that may wait.
     pub queue_requests: usize,
@@ -48,6 +51,9 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// How long a request waits for its commit before it is told 503. GitHub gives up after 10 s.
     pub answer_within: Duration,
+    /// How long a pull source may bring nothing while messages wait upstream, or a call of its may last, before it is
+    /// dropped and connected anew: 2 minutes, see `progress.rs`.
+    pub stall_after: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +65,7 @@ impl Default for Limits {
             batch_events: 1_000,
             batch_bytes: 1 << 20,
             answer_within: Duration::from_secs(9),
+            stall_after: STALL_AFTER,
         }
     }
 }
@@ -111,9 +118,10 @@ impl Intake {
         limits: Limits,
         controller: String,
     ) -> Self {
-        let around = Around { ledger: feed.ledger().clone(), clock: clock.clone(), controller };
-        let meter = Arc::new(Meter::default());
-        let appender = Arc::new(Appender { feed, clock, live, meter, turn: AtomicU64::new(0) });
+        let share = Share::default();
+        let around = Around { ledger: feed.ledger().clone(), clock: clock.clone(), controller, share };
+        let (meter, pressure, turn) = (Arc::new(Meter::default()), Pressure::default(), AtomicU64::new(0));
+        let appender = Arc::new(Appender { feed, clock, live, meter, pressure, turn });
         let (inbox, queue) = Inbox::new(&limits);
         let refusals = Arc::new(Refusals::default());
         let stop = CancellationToken::new();
@@ -159,6 +167,8 @@ impl Intake {
                 let _ = pull.task.await;
             }
         }
+        let enabled = table.pulls.keys().filter(|name| table.source(name).is_some_and(|s| s.enabled));
+        self.around.share.set(self.limits.memory_bytes, enabled.count());
         for (name, pull) in &table.pulls {
             let Some(spec) = table.source(name).filter(|s| s.enabled && !pulls.contains_key(name)) else {
                 continue;
@@ -197,6 +207,25 @@ impl Intake {
                 refused.response()
             }
         }
+    }
+
+    /// Holds all intake back, or lets it go on at once: doors answer 429, connectors keep their batch and confirm
+    /// nothing. `reason` says what is wrong and what to do, as of a full ledger.
+    pub fn hold(&self, reason: Option<String>) {
+        let why = reason.clone().unwrap_or_default();
+        if self.appender.pressure.set(reason, self.appender.clock.now()) {
+            if why.is_empty() {
+                tracing::info!("intake goes on");
+            } else {
+                tracing::warn!(%why, "intake is held back");
+            }
+        }
+    }
+
+    /// Memory for a request to a path while its body is read. Let go of it before [`Intake::handle`], which takes its
+    /// own.
+    pub fn room(&self, path: &str) -> BodyRoom<'_> {
+        BodyRoom { intake: self, path: path.to_owned(), room: self.inbox().map(|inbox| inbox.room()) }
     }
 
     /// Notes a request that the HTTP server refused before its body was read.
@@ -251,21 +280,25 @@ impl Intake {
     pub fn status(&self) -> Vec<SourceReport> {
         let table = self.table();
         let now = self.appender.clock.now();
+        let hold = self.appender.pressure.hold();
         let report = |spec: &Arc<SourceSpec>| {
             let gauge = self.appender.meter.read(&spec.name, now);
+            let restarts = gauge.restarts;
             let next_tick = table.timer(&spec.name).and_then(|timer| timer.next_after(now));
             let entrance = match next_tick {
                 Some(tick) => format!("next {tick}"),
                 None => registry::entrance_of(spec),
             };
-            let (state, reason, since) = match gauge.failing {
+            let (state, reason, since) = match (gauge.trouble, &hold) {
                 _ if !spec.enabled => ("paused", Some("enabled: false".to_owned()), None),
-                Some(failing) => ("failing", Some(failing.reason), Some(failing.since)),
-                None => ("ok", None, None),
+                (Some(trouble), _) => (trouble.kind.word(), Some(trouble.reason), Some(trouble.since)),
+                (None, Some(hold)) => {
+                    ("paused", Some(format!("{LEDGER_FULL}: {}", hold.reason)), Some(hold.since))
+                }
+                (None, None) => ("ok", None, None),
             };
-            let name = spec.name.clone();
-            let kind = spec.kind.word();
-            SourceReport { name, kind, state, reason, since, entrance, next_tick, counts: gauge.counts }
+            let (name, kind, counts) = (spec.name.clone(), spec.kind.word(), gauge.counts);
+            SourceReport { name, kind, state, reason, since, entrance, next_tick, counts, restarts }
         };
         table.sources.iter().map(report).collect()
     }
@@ -306,6 +339,30 @@ impl Intake {
             Fact::NotAccepted { at: now, source, arrival: "refused".into(), detail: detail.to_owned() };
         // Nobody listening is fine: a fact is only news.
         let _ = self.appender.live.send(fact);
+    }
+}
+
+/// Memory that a body takes while it is read; given back when this is dropped.
+pub struct BodyRoom<'a> {
+    intake: &'a Intake,
+    path: String,
+    room: Option<inbox::Room>,
+}
+
+impl BodyRoom<'_> {
+    /// Takes room for so many more bytes.
+    ///
+    /// # Errors
+    /// 429 `busy` with `Retry-After` when `limits.memory` is used up; nothing of the request is to be kept.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        // Without an inbox the intake stops, and says so itself.
+        if self.room.as_mut().is_none_or(|room| room.grow(bytes)) {
+            return Ok(());
+        }
+        if let Some(entrance) = self.intake.table().entrance(&self.path) {
+            self.intake.note_busy(&SourceName::new(entrance.name.as_str()));
+        }
+        Err(answer::busy())
     }
 }
 

@@ -139,7 +139,9 @@ async fn a_full_or_absent_ledger_is_an_answer_and_nothing_is_acknowledged() {
     let full = rig.publish("a").await;
     assert_eq!((full.status.as_u16(), body(&full)["code"].as_str()), (429, Some("ledger-full")));
     assert!(full.headers.iter().any(|(name, _)| name == RETRY_AFTER));
-    assert_eq!(rig.intake.status()[0].state, "failing");
+    let report = &rig.intake.status()[0];
+    assert_eq!((report.state, report.since), ("paused", Some(START)));
+    assert!(report.reason.as_ref().unwrap().starts_with("ledger-full: "), "{report:?}");
     rig.ledger.set_full(false);
     for _ in 0..100 {
         rig.ledger.fail_next_append(Error::Unavailable("down".into()));
@@ -174,7 +176,22 @@ async fn memory_bounds_the_waiting_bytes() {
     let rig = rig(limits, vec![topic("t")]).await;
     let answer = rig.intake.handle(post("/topics/t", &[], vec![b'x'; 100 << 10])).await;
     assert_eq!((answer.status.as_u16(), body(&answer)["code"].as_str()), (429, Some("busy")));
-    assert_eq!(rig.intake.handle(post("/topics/t", &[], vec![b'x'; 10 << 10])).await.status, 202);
+    assert!(answer.headers.iter().any(|(name, _)| name == RETRY_AFTER));
+    let report = &rig.intake.status()[0];
+    assert!(
+        report.state == "paused" && report.reason.as_ref().unwrap().starts_with("memory: "),
+        "{report:?}"
+    );
+    let mut room = rig.intake.room("/topics/t");
+    assert!(room.grow(50 << 10).is_ok());
+    assert_eq!(room.grow(20 << 10).unwrap_err().code, "busy", "bodies that are read count as well");
+    let small = || post("/topics/t", &[], vec![b'x'; 10 << 10]);
+    assert_eq!(rig.intake.handle(small()).await.status, 202);
+    let full = rig.intake.room("/topics/t").grow(20 << 10);
+    assert_eq!(full.unwrap_err().code, "busy");
+    drop(room);
+    assert_eq!(rig.intake.handle(small()).await.status, 202);
+    assert_eq!(rig.intake.status()[0].state, "ok");
 }
 
 /// A ledger that refuses every append which holds an event with a certain id.
@@ -182,6 +199,7 @@ struct Picky(ModelLedger);
 
 mod picky;
 mod pull;
+mod stall;
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_event_does_not_block_the_others() {
@@ -398,7 +416,7 @@ async fn a_timer_waits_for_a_full_ledger_and_loses_nothing() {
     rig.ledger.set_full(true);
     rig.clock.advance(Duration::from_secs(60));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(rig.intake.status()[0].state, "failing");
+    assert_eq!(rig.intake.status()[0].state, "paused");
     rig.ledger.set_full(false);
     assert_eq!(ticks(&rig, 1).await.len(), 1);
     tokio::time::sleep(Duration::from_secs(1)).await;

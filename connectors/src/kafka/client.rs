@@ -52,13 +52,20 @@ impl KafkaConnector {
         }
         if self.running.is_none() {
             let config = self.setup.config(&self.around.controller).map_err(ConnectorError::Unavailable)?;
-            let shared = Arc::new(Shared::default());
+            let shared = Arc::new(Shared::new(self.around.share.clone()));
             let client = poller::start(&config, self.setup.clone(), shared.clone())
                 .map_err(ConnectorError::Unavailable)?;
             self.running = Some(Running { shared, client });
         }
         let running = self.running.as_ref().expect("it was just made");
         Ok((running.shared.clone(), running.client.clone()))
+    }
+}
+
+impl KafkaConnector {
+    /// The consumer at work, if there is one.
+    pub(super) fn session(&self) -> Option<(Arc<Shared>, Arc<Client>)> {
+        self.running.as_ref().map(|running| (running.shared.clone(), running.client.clone()))
     }
 }
 
@@ -105,6 +112,10 @@ impl Connector for KafkaConnector {
         if let Some(running) = &self.running {
             running.shared.release(Some(receipt));
         }
+    }
+
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        self.lag().await
     }
 
     fn complaint(&self) -> Option<String> {

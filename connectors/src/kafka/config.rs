@@ -5,7 +5,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 /// Settings that Bellwire's promises rest on, or that have a key of their own in the configuration.
-const OURS: [&str; 22] = [
+const OURS: [&str; 23] = [
     "auto.commit.enable",
     "auto.commit.interval.ms",
     "auto.offset.reset",
@@ -27,6 +27,7 @@ const OURS: [&str; 22] = [
     "ssl.ca.pem",
     "ssl.certificate.pem",
     "ssl.key.pem",
+    "statistics.interval.ms",
     "topic.blacklist",
 ];
 
@@ -64,6 +65,8 @@ pub(super) fn consumer(cluster: &KafkaCluster, group: &str, member: &str) -> Res
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "false")
+        // How far reading has come, for the watchdog.
+        .set("statistics.interval.ms", "5000")
         .set("auto.offset.reset", "error");
     checked(config)
 }

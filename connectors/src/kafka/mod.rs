@@ -5,13 +5,14 @@
 //! broker keeps for the group are a hint for lag tools, told afterwards and never read. It refuses to read from
 //! where anybody but the ledger says, to jump backwards, and to pass over a gap in silence.
 //!
-//! `poller.rs` owns the thread that serves librdkafka, `state.rs` (with `part.rs`) is where it meets `client.rs`, the connector;
-//! `resolve.rs` decides where reading begins; `envelope.rs` makes events and is pure; `outlet.rs` sends. Read
-//! `state.rs` first.
+//! `poller.rs` owns the thread that serves librdkafka, `state.rs` (with `part.rs`) is where it meets `client.rs`, the
+//! connector; `resolve.rs` decides where reading begins, `lag.rs` counts what waits; `envelope.rs` makes events and is
+//! pure; `outlet.rs` sends. Read `state.rs` first.
 
 mod client;
 mod config;
 pub mod envelope;
+mod lag;
 mod outlet;
 mod part;
 mod poller;

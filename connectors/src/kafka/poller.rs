@@ -18,6 +18,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::Setup;
 use super::envelope::{self, Record, RecordTime};
+use super::lag;
 use super::part::{Entry, Place, Start};
 use super::position::Mark;
 use super::state::Shared;
@@ -245,6 +246,10 @@ impl<'a> Poller<'a> {
 impl ClientContext for Ears {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.shared.fetched(lag::fetched(statistics));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

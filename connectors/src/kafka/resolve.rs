@@ -242,7 +242,7 @@ async fn first_at(client: &Arc<Client>, place: &Place, millis: i64) -> Result<i6
 }
 
 /// Puts a question that blocks.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     client: &Arc<Client>,
     question: impl FnOnce(&Client) -> KafkaResult<T> + Send + 'static,
 ) -> Result<T, String> {

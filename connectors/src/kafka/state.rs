@@ -14,10 +14,12 @@ use tokio::sync::Notify;
 use super::part::{Begin, Entry, Loss, Part, Place, Stage, Start};
 use super::position::{Mark, shard};
 use crate::contract::{Batch, Limit, Receipt};
+use crate::pressure::Share;
 
 /// Most records that wait for the ledger.
 pub(super) const MAX_RECORDS: usize = 20_000;
-/// Most bytes of records that wait for the ledger; the queue of librdkafka comes on top (16 MiB).
+/// Most bytes of records that wait for the ledger, or less where several sources share `limits.memory`; the queue of
+/// librdkafka comes on top (16 MiB).
 pub(super) const MAX_BYTES: usize = 32 << 20;
 /// A complaint of librdkafka is forgotten after this long without another one.
 const COMPLAINT_LASTS: Duration = Duration::from_secs(30);
@@ -44,6 +46,9 @@ pub(super) struct State {
     turn: usize,
     pub(super) stopping: bool,
     broken: Option<String>,
+    share: Share,
+    /// What librdkafka fetches next, as it last said.
+    fetched: BTreeMap<Place, i64>,
     trouble: Option<(Instant, String)>,
 }
 
@@ -58,6 +63,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// No partition yet.
+    pub(super) fn new(share: Share) -> Self {
+        Self { state: Mutex::new(State { share, ..State::default() }), ..Self::default() }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
@@ -91,6 +101,17 @@ impl Shared {
         state.trouble = None;
         drop(state);
         self.arrived.notify_one();
+    }
+
+    /// What librdkafka fetches next.
+    pub(super) fn fetched(&self, places: Vec<(Place, i64)>) {
+        let mut state = self.lock();
+        for (place, next) in places {
+            // What it reads for others, or read before, is none of ours.
+            if state.parts.get(&place).is_some_and(|part| part.stage == Stage::Reading) {
+                state.fetched.insert(place, next);
+            }
+        }
     }
 
     /// Stops taking records of partitions, and waits until no batch holds any, at most this long.
@@ -228,6 +249,7 @@ impl State {
             self.records += 1;
             self.bytes += bytes;
         }
+        self.fetched.remove(place);
         self.starts.push(Start { place: place.clone(), epoch, from: begin.from });
     }
 
@@ -279,12 +301,21 @@ impl State {
 
     /// Whether as much waits as may.
     pub(super) fn is_full(&self) -> bool {
-        self.records >= MAX_RECORDS || self.bytes >= MAX_BYTES
+        self.records >= MAX_RECORDS || self.bytes >= self.share.of(MAX_BYTES)
     }
 
     /// Whether there is room again, for a while.
     pub(super) fn has_room(&self) -> bool {
-        self.records < MAX_RECORDS / 2 && self.bytes < MAX_BYTES / 2
+        self.records < MAX_RECORDS / 2 && self.bytes < self.share.of(MAX_BYTES) / 2
+    }
+
+    /// The partitions that should bring records, with the offset that is fetched next.
+    pub(super) fn reading(&self) -> Vec<(Place, i64)> {
+        let reads = |part: &Part| matches!(part.stage, Stage::Starting | Stage::Reading);
+        let all = self.parts.iter().filter(|(_, part)| reads(part));
+        let next =
+            |place: &Place, part: &Part| self.fetched.get(place).map_or(part.next, |at| part.next.max(*at));
+        all.map(|(place, part)| (place.clone(), next(place, part))).collect()
     }
 
     /// A batch of what waits, partitions taking turns at being the first.
@@ -386,6 +417,7 @@ impl State {
 
     fn drop_part(&mut self, place: &Place) {
         self.clear(place);
+        self.fetched.remove(place);
         self.parts.remove(place);
     }
 }

@@ -114,6 +114,10 @@ impl Connector for Carrier {
         self.inner.close().await;
     }
 
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        self.inner.backlog().await
+    }
+
     fn complaint(&self) -> Option<String> {
         self.inner.complaint()
     }

@@ -13,6 +13,8 @@ use super::config::Plan;
 use super::envelope::{self, Message};
 use super::link::Reader;
 use crate::contract::{Batch, Committed, Connector, ConnectorError, Limit, Parcel, Receipt, Release};
+use crate::opening::Opening;
+use crate::pressure::Share;
 
 /// The first prefetch when none is given: little, because nobody knows yet what messages weigh.
 const FIRST_PREFETCH: u16 = 32;
@@ -28,6 +30,8 @@ pub struct RabbitmqConnector {
     plan: Arc<Plan>,
     name: String,
     reader: Option<(Reader, Instant)>,
+    opening: Opening<Result<Reader, String>>,
+    share: Share,
     /// Counts the channels: what was handed over on one cannot be acknowledged on another.
     epoch: u64,
     /// Messages of the current epoch that are not acknowledged, in order.
@@ -64,6 +68,8 @@ impl RabbitmqConnector {
             plan,
             name,
             reader: None,
+            opening: Opening::default(),
+            share: Share::default(),
             epoch: 0,
             held: VecDeque::new(),
             pending: None,
@@ -72,6 +78,11 @@ impl RabbitmqConnector {
             weight: 0,
             full: false,
         }
+    }
+
+    /// The same, with a prefetch of its own choice bounded by what sources share.
+    pub(crate) fn within(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// The prefetch of the reader, while there is one.
@@ -92,7 +103,9 @@ impl RabbitmqConnector {
             0 => FIRST_PREFETCH,
             _ => self.target(),
         });
-        let reader = Reader::open(&self.plan, &self.name, prefetch).await?;
+        let (plan, name) = (self.plan.clone(), self.name.clone());
+        let open = || async move { Reader::open(&plan, &name, prefetch).await };
+        let reader = self.opening.wait(open).await??;
         tracing::debug!(source = %self.plan.source.name, epoch = self.epoch, prefetch, "reading from rabbitmq");
         self.reader = Some((reader, Instant::now()));
         Ok(())
@@ -140,7 +153,8 @@ impl RabbitmqConnector {
 
     /// The prefetch that fits what messages weigh.
     fn target(&self) -> u16 {
-        let by_weight = self.limit.bytes.saturating_mul(BYTES_AHEAD) / self.weight.max(1);
+        let bytes = self.share.of(self.limit.bytes.saturating_mul(BYTES_AHEAD));
+        let by_weight = bytes / self.weight.max(1);
         let most = self.limit.items.saturating_mul(BATCHES_AHEAD);
         u16::try_from(by_weight.clamp(1, most.max(1))).unwrap_or(u16::MAX)
     }
@@ -232,6 +246,13 @@ impl Connector for RabbitmqConnector {
 
     async fn release(&mut self, receipt: Receipt, _why: Release) {
         self.pending.take_if(|pending| pending.receipt == receipt);
+    }
+
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        let Some((reader, _)) = self.reader.as_mut() else {
+            return Err(ConnectorError::Unavailable("no connection to rabbitmq yet".into()));
+        };
+        reader.waiting().await.map(Some).map_err(ConnectorError::Unavailable)
     }
 
     fn complaint(&self) -> Option<String> {

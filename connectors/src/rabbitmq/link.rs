@@ -119,6 +119,8 @@ pub(super) struct Reader {
     consumer: Consumer,
     prefetch: u16,
     consumers: u32,
+    /// A channel for questions: one that the broker refuses must not end the consumer's.
+    asking: Option<Channel>,
 }
 
 impl Reader {
@@ -133,12 +135,30 @@ impl Reader {
         }
         let tag = format!("{name} 1");
         let consumer = consume(&link, &plan.queue, &tag, prefetch).await?;
-        Ok(Self { link, queue: plan.queue.clone(), tag, consumer, prefetch, consumers: 1 })
+        Ok(Self { link, queue: plan.queue.clone(), tag, consumer, prefetch, consumers: 1, asking: None })
     }
 
     /// Messages that the broker may hand over ahead.
     pub(super) fn prefetch(&self) -> u16 {
         self.prefetch
+    }
+
+    /// How many messages of the queue no consumer has, by a passive declaration, which needs no permission.
+    ///
+    /// # Errors
+    /// When the broker does not say.
+    pub(super) async fn waiting(&mut self) -> Result<u64, String> {
+        let doing = Doing::Reading(&self.queue);
+        let Some((connection, _)) = &self.link.parts else { return Err("not connected".into()) };
+        let asking = match self.asking.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => self.link.ask(doing, connection.create_channel()).await?,
+        };
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let question = asking.queue_declare(self.queue.as_str().into(), passive, FieldTable::default());
+        let found = self.link.ask(doing, question).await?;
+        self.asking = Some(asking);
+        Ok(found.message_count().into())
     }
 
     /// Whether the broker holds back what this connection sends.

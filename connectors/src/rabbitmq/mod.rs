@@ -45,6 +45,6 @@ struct Ready(Arc<Plan>);
 
 impl Pull for Ready {
     fn connect(&self, around: &Around) -> Box<dyn Connector> {
-        Box::new(RabbitmqConnector::new(self.0.clone(), &around.controller))
+        Box::new(RabbitmqConnector::new(self.0.clone(), &around.controller).within(around.share.clone()))
     }
 }

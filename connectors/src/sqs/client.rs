@@ -141,6 +141,21 @@ impl Sqs {
         })
     }
 
+    /// About how many messages could be received now. In a FIFO queue some of them may wait for one of their group that
+    /// somebody has; while anybody has any, nothing is known.
+    pub(super) async fn waiting(&self, fifo: bool) -> Result<Option<u64>, Failure> {
+        let (there, away) = (
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        );
+        let names = Some(vec![there.clone(), away.clone()]);
+        let call = self.calls.get_queue_attributes().queue_url(&self.url).set_attribute_names(names);
+        let answer = call.send().await.map_err(|e| self.failure("look at", &e))?;
+        let found = answer.attributes.unwrap_or_default();
+        let number = |name| found.get(&name).and_then(|text| text.parse::<u64>().ok());
+        Ok(if fifo && number(away) != Some(0) { None } else { number(there) })
+    }
+
     /// One long poll.
     pub(super) async fn receive(&self, visibility: Duration) -> Result<Vec<Message>, Failure> {
         let call = self

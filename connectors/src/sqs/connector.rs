@@ -11,6 +11,8 @@ use super::client::{About, Sqs};
 use super::config::Queue;
 use super::envelope::content;
 use super::feeder::{self, Pace, Shared};
+use crate::opening::Opening;
+use crate::pressure::Share;
 use crate::{Batch, Committed, Connector, ConnectorError, Limit, Parcel, Receipt, Release};
 
 /// Reads a queue.
@@ -18,11 +20,14 @@ pub(super) struct SqsConnector {
     spec: Arc<SourceSpec>,
     queue: Queue,
     pace: Pace,
+    share: Share,
+    opening: Opening<Result<Session, ConnectorError>>,
     session: Option<Session>,
 }
 
 /// A feeder at work; it ends when this is dropped.
 struct Session {
+    sqs: Sqs,
     about: About,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -32,22 +37,33 @@ struct Session {
 impl SqsConnector {
     /// A connector that reaches out when it is first asked.
     pub(super) fn new(spec: Arc<SourceSpec>, queue: Queue, pace: Pace) -> Self {
-        Self { spec, queue, pace, session: None }
+        Self { spec, queue, pace, share: Share::default(), opening: Opening::default(), session: None }
     }
 
-    async fn open(&self) -> Result<Session, ConnectorError> {
-        let failed = |failure: super::client::Failure| ConnectorError::Unavailable(failure.to_string());
-        let sqs = Sqs::connect(&self.queue).await.map_err(failed)?;
-        let about = sqs.about(&self.queue).await.map_err(failed)?;
-        let visibility = feeder::visibility(&about, &self.pace);
-        let shared = Arc::new(Shared::new(visibility));
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(feeder::run(sqs, shared.clone(), self.pace, visibility, stop.clone()));
-        Ok(Session { about, shared, task, stop: stop.drop_guard() })
+    /// The same, buffering no more than its part of what sources share.
+    pub(super) fn within(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
+
+    async fn open(&mut self) -> Result<Session, ConnectorError> {
+        let (queue, pace, share) = (self.queue.clone(), self.pace, self.share.clone());
+        let opened = self.opening.wait(|| Session::open(queue, pace, share)).await;
+        opened.map_err(ConnectorError::Unavailable)?
     }
 }
 
 impl Session {
+    async fn open(queue: Queue, pace: Pace, share: Share) -> Result<Self, ConnectorError> {
+        let failed = |failure: super::client::Failure| ConnectorError::Unavailable(failure.to_string());
+        let sqs = Sqs::connect(&queue).await.map_err(failed)?;
+        let about = sqs.about(&queue).await.map_err(failed)?;
+        let visibility = feeder::visibility(&about, &pace);
+        let shared = Arc::new(Shared::new(visibility, share));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(feeder::run(sqs.clone(), shared.clone(), pace, visibility, stop.clone()));
+        Ok(Self { sqs, about, shared, task, stop: stop.drop_guard() })
+    }
+
     /// What is ready, or why nothing comes.
     fn next(&self, source: &Arc<SourceSpec>, limit: Limit) -> Option<Result<Batch, ConnectorError>> {
         let (taken, error) = {
@@ -108,6 +124,14 @@ impl Connector for SqsConnector {
                 }
             }
         }
+    }
+
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        let Some(session) = &self.session else {
+            return Err(ConnectorError::Unavailable("no connection to the queue yet".into()));
+        };
+        let waiting = session.sqs.waiting(session.about.fifo).await;
+        waiting.map_err(|failure| ConnectorError::Unavailable(failure.to_string()))
     }
 
     fn complaint(&self) -> Option<String> {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::buffer::{Buffer, Lot};
 use super::client::{About, BATCH, Failure, Sqs};
+use crate::pressure::Share;
 
 /// How hard a feeder tries.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    share: Share,
     /// Something to receive, or an error.
     pub(super) arrived: Notify,
     /// Something to delete, or room.
@@ -69,9 +71,9 @@ pub(super) struct State {
 
 impl Shared {
     /// Nothing received yet.
-    pub(super) fn new(visibility: Duration) -> Self {
+    pub(super) fn new(visibility: Duration, share: Share) -> Self {
         let state = State { buffer: Buffer::new(visibility), error: None, undeleted: None, unkept: None };
-        Self { state: Mutex::new(state), arrived: Notify::new(), changed: Notify::new() }
+        Self { state: Mutex::new(state), share, arrived: Notify::new(), changed: Notify::new() }
     }
 
     /// The state; never held across an await.
@@ -191,9 +193,9 @@ impl Feeder {
 
     /// Whether everything that polls may bring still fits; backpressure is not asking.
     fn has_room(&self, buffer: &Buffer) -> bool {
-        let polls = self.polling + 1;
+        let (polls, bytes) = (self.polling + 1, self.shared.share.of(self.pace.bytes));
         buffer.len() + polls * BATCH <= self.pace.items
-            && (buffer.bytes() + polls * self.largest <= self.pace.bytes || (buffer.len() == 0 && polls == 1))
+            && (buffer.bytes() + polls * self.largest <= bytes || (buffer.len() == 0 && polls == 1))
     }
 
     fn done(&mut self, done: Done) {

@@ -33,8 +33,10 @@ struct Sqs {
 }
 
 impl Pull for Sqs {
-    fn connect(&self, _around: &Around) -> Box<dyn Connector> {
-        Box::new(connector::SqsConnector::new(self.spec.clone(), self.queue.clone(), feeder::Pace::DEFAULT))
+    fn connect(&self, around: &Around) -> Box<dyn Connector> {
+        let (spec, queue) = (self.spec.clone(), self.queue.clone());
+        let connector = connector::SqsConnector::new(spec, queue, feeder::Pace::DEFAULT);
+        Box::new(connector.within(around.share.clone()))
     }
 }
 

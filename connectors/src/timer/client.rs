@@ -112,4 +112,10 @@ impl Connector for TimerConnector {
         self.pending.take_if(|(pending, _)| *pending == receipt);
         self.mark = None;
     }
+
+    async fn backlog(&mut self) -> Result<Option<u64>, ConnectorError> {
+        let Some(mark) = self.mark else { return Ok(None) };
+        let overdue = self.timer.plan(mark.last, self.clock.now(), 1).through.is_some();
+        Ok(Some(u64::from(overdue)))
+    }
 }

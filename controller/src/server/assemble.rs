@@ -26,7 +26,7 @@ use super::identity::{self, Identity};
 use super::ledgers::{self, Failed};
 use super::metrics::Observed;
 use super::state_file::{self, ControllerFile};
-use super::{admin, doors, ingress};
+use super::{admin, disk, doors, ingress};
 
 /// Facts kept for slow readers of the live stream; a reader further behind is told how many it missed.
 const LIVE_BUFFER: usize = 8_192;
@@ -208,6 +208,7 @@ fn open_doors(
     let observe = Arc::clone(&app.observed).follow(app.live.subscribe(), app.stopping.clone());
     tokio::spawn(observe);
     tokio::spawn(retain(Arc::clone(&app)));
+    tokio::spawn(disk::watch(Arc::clone(&app)));
     Running {
         app,
         folder,

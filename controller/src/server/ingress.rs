@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bellwire_connectors::{DoorRequest, DoorResponse, Route};
+use bellwire_connectors::{BodyRoom, DoorRequest, DoorResponse, Refused, Route};
 use bellwire_schemas::service::Role;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -52,13 +52,16 @@ async fn admit(app: &Shared, request: Request) -> Result<Response, Problem> {
         }
     }
     let limit = app.body_limit();
-    let body = match read(body, limit).await {
-        Ok(body) => body,
+    let mut room = app.intake.room(path);
+    let body = match read(body, limit, &mut room).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refused)) => return Ok(respond(refused.response())),
         Err(problem) => {
             app.intake.refuse(path, "body-too-large", peer).await;
             return Err(problem);
         }
     };
+    drop(room);
     let request = DoorRequest {
         method: parts.method,
         path: path.to_string(),
@@ -70,15 +73,23 @@ async fn admit(app: &Shared, request: Request) -> Result<Response, Problem> {
     Ok(respond(app.intake.handle(request).await))
 }
 
-/// Reads a body up to the limit. What is larger is still taken off the wire for a while, unkept: a connection that is
-/// closed on a sender in mid-sentence is reset, and the sender never sees why.
-async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
+/// Reads a body up to the limit, while there is room for it. What is larger, or finds no room, is still taken off the
+/// wire for a while, unkept: a connection that is closed on a sender in mid-sentence is reset, and the sender never
+/// sees why.
+async fn read(
+    mut body: Body,
+    limit: u64,
+    room: &mut BodyRoom<'_>,
+) -> Result<Result<Bytes, Refused>, Problem> {
     let reading = async {
-        let (mut kept, mut seen) = (BytesMut::new(), 0_u64);
+        let (mut kept, mut seen, mut refused) = (BytesMut::new(), 0_u64, None);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             seen += data.len() as u64;
-            if seen <= limit {
+            if seen <= limit && refused.is_none() {
+                refused = room.grow(data.len()).err();
+            }
+            if seen <= limit && refused.is_none() {
                 kept.extend_from_slice(&data);
             } else {
                 kept = BytesMut::new();
@@ -87,10 +98,10 @@ async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
                 break;
             }
         }
-        Ok::<_, axum::Error>((kept, seen))
+        Ok::<_, axum::Error>((kept, seen, refused))
     };
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok((kept, seen))) if seen <= limit => Ok(kept.freeze()),
+        Ok(Ok((kept, seen, refused))) if seen <= limit => Ok(refused.map_or_else(|| Ok(kept.freeze()), Err)),
         Ok(Ok(_)) => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body-too-large",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
+use bellwire_connectors::pressure::{LEDGER_FULL, MEMORY};
 use bellwire_schemas::FinalState;
 use bellwire_schemas::api::Status;
 use bellwire_schemas::live::Fact;
@@ -117,6 +118,28 @@ fn sources(out: &mut Text, status: &Status) {
     for source in &status.sources {
         let up = f64::from(u8::from(source.state == "ok"));
         out.sample("bellwire_source_up", &[("source", source.name.as_str())], up);
+    }
+    held(out, status);
+}
+
+fn held(out: &mut Text, status: &Status) {
+    out.family("bellwire_source_paused", "gauge", "1 while the source is held back for this reason.");
+    for source in &status.sources {
+        for reason in [LEDGER_FULL, MEMORY] {
+            let said = source.reason.as_deref().and_then(|said| said.strip_prefix(reason));
+            let held = source.state == "paused" && said.is_some_and(|rest| rest.starts_with(':'));
+            let labels = [("source", source.name.as_str()), ("reason", reason)];
+            out.sample("bellwire_source_paused", &labels, f64::from(u8::from(held)));
+        }
+    }
+    out.family(
+        "bellwire_source_restarts_total",
+        "counter",
+        "Connectors that were dropped and made anew because they stalled or broke down.",
+    );
+    for source in &status.sources {
+        let labels = [("source", source.name.as_str())];
+        out.sample("bellwire_source_restarts_total", &labels, source.restarts as f64);
     }
 }
 

@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod assemble;
 mod auth;
+mod disk;
 mod doors;
 mod identity;
 mod ingress;

@@ -65,10 +65,16 @@ pub struct SourceStatus {
     pub name: SourceName,
     /// `s3`, `schedule`, `webhook`, `topic`.
     pub kind: String,
-    /// `ok`, `paused`, `failing`, `stalled`.
+    /// `ok`; `paused`: disabled, or held back for now; `failing`; `stalled`: alive, but nothing moves.
     pub state: String,
-    /// Why, when it is not `ok`.
+    /// Why, when it is not `ok`: `enabled: false`, `ledger-full: …`, `memory: …`, or what does not work.
     pub reason: Option<String>,
+    /// Since when it is not `ok`, where that is known.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// How often its connector was dropped and made anew since start, because it stalled or broke down.
+    #[serde(default)]
+    pub restarts: u64,
     /// Where events enter: `POST /s3`, or the next tick.
     pub entrance: String,
     /// Stored events since the ledger began.

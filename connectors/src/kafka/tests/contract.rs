@@ -5,7 +5,9 @@ use rdkafka::producer::DefaultProducerContext;
 
 use super::*;
 use crate::contract::{Batch, Committed, Connector, Fate, Limit};
+use crate::pressure::Share;
 use crate::registry::{Around, Opened, Pull};
+use crate::suite::pressure::pushes_back;
 use crate::suite::{Rig, START, keeps_the_contract};
 
 struct KafkaRig {
@@ -33,6 +35,11 @@ impl KafkaRig {
 
 impl Rig for KafkaRig {
     const IDLE: Duration = Duration::from_secs(1);
+    const SOURCE: &str = "kafka.t";
+
+    fn ledger(&self) -> ModelLedger {
+        self.ledger.clone()
+    }
 
     async fn produce(&mut self, count: usize) {
         produce(&self.cluster.bootstrap_servers(), "a", self.made, count).await;
@@ -41,7 +48,12 @@ impl Rig for KafkaRig {
 
     fn connect(&self) -> Box<dyn Connector> {
         let ledger = Arc::new(self.ledger.clone());
-        self.pull.connect(&Around { ledger, clock: Clock::system(), controller: "one".into() })
+        self.pull.connect(&Around {
+            ledger,
+            clock: Clock::system(),
+            controller: "one".into(),
+            share: Share::default(),
+        })
     }
 
     async fn commit(&self, batch: &Batch) -> Committed {
@@ -67,4 +79,9 @@ impl Rig for KafkaRig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_connector_keeps_the_contract() {
     keeps_the_contract(KafkaRig::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connector_is_pushed_back() {
+    pushes_back(KafkaRig::new().await).await;
 }

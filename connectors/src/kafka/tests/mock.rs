@@ -180,6 +180,30 @@ async fn errors_of_the_broker_are_survived() {
     running.stop().await;
 }
 
+/// Every fetch is refused for no reason that librdkafka would tell of: the broker has records, and none comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_does_not_get_on_is_noticed_and_connected_anew() {
+    let cluster = cluster(&[("a", 2)]);
+    let bootstrap = cluster.bootstrap_servers();
+    let ledger = ModelLedger::new(1);
+    let limits = Limits { stall_after: Duration::from_secs(4), ..Limits::default() };
+    let running = Running::within(limits, &ledger, "one", spec(kafka(&bootstrap, &["a"]))).await;
+    produce(&bootstrap, "a", 0, 10).await;
+    until_stored(&ledger, 10).await;
+    use RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 10_000]);
+    produce(&bootstrap, "a", 10, 20).await;
+    until("a stall", async || running.intake.status()[0].state == "stalled").await;
+    let reason = running.reason();
+    assert!(reason.starts_with("20 messages wait upstream, but none came for 4 s"), "{reason}");
+    cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+    until_stored(&ledger, 30).await;
+    until("all is well", async || running.intake.status()[0].state == "ok").await;
+    assert!(running.intake.status()[0].restarts >= 1);
+    once_and_in_order(&stored(&ledger).await, 30);
+    running.stop().await;
+}
+
 #[test]
 fn settings_that_promises_rest_on_are_refused() {
     for (name, says) in [

@@ -94,10 +94,14 @@ struct Running {
 
 impl Running {
     async fn start(ledger: &ModelLedger, controller: &str, spec: SourceSpec) -> Self {
+        Self::within(Limits::default(), ledger, controller, spec).await
+    }
+
+    async fn within(limits: Limits, ledger: &ModelLedger, controller: &str, spec: SourceSpec) -> Self {
         let clock = Clock::system();
         let feed = Feed::new(Arc::new(ledger.clone()), clock.clone()).await.unwrap();
         let (live, _) = broadcast::channel(16);
-        let intake = Intake::new(Arc::new(feed), live, clock, Limits::default(), controller.into());
+        let intake = Intake::new(Arc::new(feed), live, clock, limits, controller.into());
         intake.apply(vec![spec]).await.unwrap();
         Self { intake }
     }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::RabbitmqConnector;
 use super::tests::{plan, settings};
 use crate::contract::{Batch, Committed, Connector, Fate};
+use crate::suite::pressure::pushes_back;
 use crate::suite::{Rig, START, keeps_the_contract, source};
 use crate::{Intake, Limits, SourceReport};
 
@@ -26,6 +27,7 @@ mod faults;
 mod login;
 mod outlet;
 mod poison;
+mod stall;
 
 fn url() -> String {
     shared::amqp().unwrap()
@@ -156,6 +158,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 struct BrokerRig {
     publisher: Publisher,
     queue: String,
+    ledger: ModelLedger,
     made: usize,
     prefetch: Option<u16>,
 }
@@ -164,12 +167,17 @@ impl BrokerRig {
     async fn new(kind: &str, prefetch: Option<u16>) -> Self {
         let publisher = Publisher::new().await;
         let queue = publisher.declare(kind).await;
-        Self { publisher, queue, made: 0, prefetch }
+        Self { publisher, queue, ledger: ModelLedger::new(4), made: 0, prefetch }
     }
 }
 
 impl Rig for BrokerRig {
     const IDLE: Duration = Duration::from_millis(500);
+    const SOURCE: &str = "rabbitmq.q";
+
+    fn ledger(&self) -> ModelLedger {
+        self.ledger.clone()
+    }
 
     async fn produce(&mut self, count: usize) {
         for _ in 0..count {
@@ -203,4 +211,9 @@ async fn a_classic_queue_keeps_the_contract() {
 #[tokio::test]
 async fn a_prefetch_of_one_keeps_the_contract() {
     keeps_the_contract(BrokerRig::new("quorum", Some(1)).await).await;
+}
+
+#[tokio::test]
+async fn the_connector_is_pushed_back() {
+    pushes_back(BrokerRig::new("quorum", None).await).await;
 }

@@ -1,6 +1,6 @@
 //! Every message once in the ledger, whatever the calls do.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::proxy::{Fault, Proxy};
 use super::*;
@@ -149,6 +149,30 @@ async fn a_poll_that_hangs_is_given_up() {
         _ => Fault::None,
     })
     .await;
+}
+
+#[tokio::test]
+async fn polls_that_never_end_while_messages_wait_are_noticed_and_the_queue_is_connected_anew() {
+    let queue = TestQueue::new(false).await;
+    let deaf = Arc::new(AtomicBool::new(true));
+    let still = deaf.clone();
+    let proxy = Proxy::new(move |operation, _| match operation {
+        "ReceiveMessage" if still.load(Ordering::SeqCst) => Fault::Hang,
+        _ => Fault::None,
+    })
+    .await;
+    queue.send(&numbered(20)).await;
+    let limits = Limits { stall_after: Duration::from_secs(2), ..Limits::default() };
+    let sources = vec![spec_of(queue.by_way_of(&proxy.url))];
+    let running = Running::within(limits, ModelLedger::new(4), sources).await;
+    until("a stall", async || running.intake.status()[0].state == "stalled").await;
+    let reason = running.intake.status()[0].reason.clone().unwrap();
+    assert!(reason.starts_with("20 messages wait upstream, but none came for 2 s"), "{reason}");
+    deaf.store(false, Ordering::SeqCst);
+    assert_eq!(sorted(running.payloads(20).await), numbered(20));
+    queue.is_empty().await;
+    let report = &running.intake.status()[0];
+    assert!(report.state == "ok" && report.restarts >= 1, "{report:?}");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::config::Queue;
 use super::connector::SqsConnector;
 use super::feeder::Pace;
+use crate::suite::pressure::pushes_back;
 use crate::suite::{Rig, START, keeps_the_contract, source};
 use crate::{Batch, Committed, Connector, Fate, Intake, Limits};
 
@@ -135,10 +136,14 @@ impl Running {
     }
 
     async fn over(ledger: ModelLedger, sources: Vec<SourceSpec>) -> Self {
+        Self::within(Limits::default(), ledger, sources).await
+    }
+
+    async fn within(limits: Limits, ledger: ModelLedger, sources: Vec<SourceSpec>) -> Self {
         let clock = Clock::system();
         let feed = Arc::new(Feed::new(Arc::new(ledger.clone()), clock.clone()).await.unwrap());
         let (live, _) = broadcast::channel(16);
-        let intake = Intake::new(feed, live, clock, Limits::default(), "one".into());
+        let intake = Intake::new(feed, live, clock, limits, "one".into());
         intake.apply(sources).await.unwrap();
         Self { intake, ledger }
     }
@@ -168,11 +173,23 @@ fn sorted(mut texts: Vec<String>) -> Vec<String> {
 
 struct SqsRig {
     queue: TestQueue,
+    ledger: ModelLedger,
     made: usize,
+}
+
+impl SqsRig {
+    async fn new() -> Self {
+        Self { queue: TestQueue::new(true).await, ledger: ModelLedger::new(4), made: 0 }
+    }
 }
 
 impl Rig for SqsRig {
     const IDLE: Duration = Duration::from_millis(500);
+    const SOURCE: &str = "sqs.q";
+
+    fn ledger(&self) -> ModelLedger {
+        self.ledger.clone()
+    }
 
     async fn produce(&mut self, count: usize) {
         let entry = |n: usize| {
@@ -206,7 +223,12 @@ impl Rig for SqsRig {
 
 #[tokio::test]
 async fn the_connector_keeps_the_contract() {
-    keeps_the_contract(SqsRig { queue: TestQueue::new(true).await, made: 0 }).await;
+    keeps_the_contract(SqsRig::new().await).await;
+}
+
+#[tokio::test]
+async fn the_connector_is_pushed_back() {
+    pushes_back(SqsRig::new().await).await;
 }
 
 #[tokio::test]

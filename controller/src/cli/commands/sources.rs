@@ -51,8 +51,9 @@ pub async fn run(context: &Context, command: SourcesCommand) -> Answer {
     let source = &found.value;
     let state = out.style(Paint::state(&source.state), &source.state);
     let why = source.reason.as_ref().map(|r| format!(": {}", clean(r))).unwrap_or_default();
+    let since = source.since.map(|at| format!(" since {}", out.times().at(at))).unwrap_or_default();
     out.line(format!(
-        "{}   {}   {state}{why}",
+        "{}   {}   {state}{since}{why}",
         out.style(Style::Bold, &clean(source.name.as_str())),
         clean(&source.kind)
     ))?;
@@ -63,10 +64,11 @@ pub async fn run(context: &Context, command: SourcesCommand) -> Answer {
         (
             "besides",
             format!(
-                "{} duplicate, {} quarantined, {} refused since start",
+                "{} duplicate, {} quarantined, {} refused and {} restarts since start",
                 count(source.duplicate),
                 count(source.quarantined),
-                count(source.refused)
+                count(source.refused),
+                count(source.restarts)
             ),
         ),
     ];

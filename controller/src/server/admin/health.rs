@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use bellwire_connectors::pressure::LEDGER_FULL;
 use bellwire_schemas::api::Status;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -33,8 +34,8 @@ pub async fn ready(State(app): State<Shared>) -> (StatusCode, Json<Value>) {
     (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons})))
 }
 
-/// Why a controller is not ready. What an operator or the configuration holds back is meant to stand still, and a
-/// target that is away is not for the controller to mend: neither is a reason.
+/// Why a controller is not ready. What an operator or the configuration holds back is meant to stand still, full memory
+/// passes in a moment, and a target that is away is not for the controller to mend: neither is a reason.
 fn unready(status: &Status) -> Vec<String> {
     let of = |subject: &dyn Display, what: &str, reason: Option<&str>| {
         format!("{subject} {what}: {}", reason.unwrap_or("no reason known"))
@@ -43,6 +44,9 @@ fn unready(status: &Status) -> Vec<String> {
         let what = match s.state.as_str() {
             "failing" => "fails",
             "stalled" => "does not advance",
+            "paused" if s.reason.as_ref().is_some_and(|reason| reason.starts_with(LEDGER_FULL)) => {
+                "takes nothing in"
+            }
             _ => return None,
         };
         Some(of(&format_args!("source {}", s.name), what, s.reason.as_deref()))
@@ -82,7 +86,7 @@ mod tests {
             "ledger": {"url": "", "size_bytes": 0, "max_size_bytes": null, "retention_ms": 0},
             "sources": [
                 source("a", "ok", ""), source("b", "paused", "memory"), source("c", "failing", "refused"),
-                source("d", "stalled", "no record for 60 s")
+                source("d", "stalled", "no record for 60 s"), source("e", "paused", "ledger-full: 1 GB of 1 GB")
             ],
             "bindings": [
                 binding("f:a", "paused", "binding-paused"), binding("f:b", "waiting", "breaker-open"),
@@ -95,6 +99,7 @@ mod tests {
         let expected = [
             "source c fails: refused",
             "source d does not advance: no record for 60 s",
+            "source e takes nothing in: ledger-full: 1 GB of 1 GB",
             "lane 3 has no owner",
             "binding f:c does not advance: lane 2 has not moved for 60 s",
         ];

@@ -11,6 +11,7 @@ mod functions;
 mod health;
 mod live;
 mod metrics;
+mod pressure;
 mod query;
 mod replays;
 mod sources;

@@ -13,7 +13,7 @@ use bellwire_schemas::{FinalState, SourceName};
 
 use bellwire_workers::Condition;
 
-use super::cluster;
+use super::{cluster, pressure};
 use crate::server::app::{App, Shared};
 use crate::server::problem::Problem;
 
@@ -28,10 +28,17 @@ pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> 
 /// When the ledger does not answer.
 pub async fn collect(app: &App) -> Result<Status, Problem> {
     let arrivals = app.ledger().arrivals().await?;
-    let sources = sources(app, &arrivals);
+    let mut sources = sources(app, &arrivals);
     let bindings = collect_bindings(app).await?;
     let functions = functions(app);
     let lanes = cluster::lanes(app).await?;
+    let ledger = LedgerStatus {
+        url: app.settings.ledger.url.to_string(),
+        size_bytes: app.ledger().size_bytes().await?,
+        max_size_bytes: app.settings.ledger.max_size.map(|size| size.0),
+        retention_ms: u64::try_from(app.settings.ledger.retention.as_millis()).unwrap_or(u64::MAX),
+    };
+    pressure::explain(&mut sources, &ledger, &bindings, app.clock.now());
     let mut troubles = cluster::troubles(app, &lanes);
     troubles.extend(problems(&sources, &bindings, &functions));
     Ok(Status {
@@ -39,12 +46,7 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
         services: app.declared().services.clone(),
         started_at: app.started_at,
         listen: app.listen.clone(),
-        ledger: LedgerStatus {
-            url: app.settings.ledger.url.to_string(),
-            size_bytes: app.ledger().size_bytes().await?,
-            max_size_bytes: app.settings.ledger.max_size.map(|size| size.0),
-            retention_ms: u64::try_from(app.settings.ledger.retention.as_millis()).unwrap_or(u64::MAX),
-        },
+        ledger,
         sources,
         bindings,
         functions,
@@ -80,6 +82,8 @@ fn sources(app: &App, arrivals: &BTreeMap<SourceName, ArrivalTotals>) -> Vec<Sou
                 kind: report.kind.into(),
                 state: report.state.into(),
                 reason: report.reason,
+                since: report.since,
+                restarts: report.restarts,
                 entrance: report.entrance,
                 accepted: totals.accepted,
                 duplicate: totals.duplicate,

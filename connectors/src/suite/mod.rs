@@ -20,6 +20,8 @@ use crate::registry::Table;
 use crate::timer::{Timer, TimerConnector};
 use crate::{Admitted, DoorRequest};
 
+pub(crate) mod pressure;
+
 /// A moment at which nothing else happens: 2026-01-01T00:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
@@ -81,7 +83,11 @@ pub(crate) fn post(path: &str, headers: &[(&'static str, &str)], body: impl Into
 pub(crate) trait Rig {
     /// How long nothing must come before it counts as nothing; short where time is not paused.
     const IDLE: Duration = Duration::from_secs(5);
+    /// The name of the source whose messages come.
+    const SOURCE: &str;
 
+    /// Where positions are kept, and events once they are stored; the same one every time.
+    fn ledger(&self) -> ModelLedger;
     async fn produce(&mut self, count: usize);
     fn connect(&self) -> Box<dyn Connector>;
     /// Commits a batch as the intake does, and returns what it would confirm.
@@ -90,10 +96,23 @@ pub(crate) trait Rig {
 
 struct MemoryRig {
     upstream: MemoryUpstream,
+    ledger: ModelLedger,
     made: usize,
 }
 
+impl Default for MemoryRig {
+    fn default() -> Self {
+        Self { upstream: MemoryUpstream::default(), ledger: ModelLedger::new(1), made: 0 }
+    }
+}
+
 impl Rig for MemoryRig {
+    const SOURCE: &str = "topic.t";
+
+    fn ledger(&self) -> ModelLedger {
+        self.ledger.clone()
+    }
+
     async fn produce(&mut self, count: usize) {
         for _ in 0..count {
             self.made += 1;
@@ -134,6 +153,12 @@ impl TimerRig {
 }
 
 impl Rig for TimerRig {
+    const SOURCE: &str = "schedule.t";
+
+    fn ledger(&self) -> ModelLedger {
+        self.ledger.clone()
+    }
+
     async fn produce(&mut self, count: usize) {
         self.clock.advance(Duration::from_secs(60 * count as u64));
     }
@@ -216,11 +241,12 @@ pub(crate) async fn keeps_the_contract<R: Rig>(mut rig: R) {
 
     let idle = tokio::time::timeout(R::IDLE, connector.receive(LIMIT)).await;
     assert!(idle.is_err(), "everything is confirmed");
+    assert!(matches!(connector.backlog().await, Ok(None | Some(0))), "and nothing waits");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_connector_in_memory_keeps_the_contract() {
-    keeps_the_contract(MemoryRig { upstream: MemoryUpstream::default(), made: 0 }).await;
+    keeps_the_contract(MemoryRig::default()).await;
 }
 
 #[tokio::test(start_paused = true)]
