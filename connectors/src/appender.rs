@@ -47,8 +47,9 @@ pub(crate) struct Lot {
 pub(crate) enum Patience {
     /// Until then; a full ledger is not waited for at all. For senders that wait for an answer.
     Until(Instant),
-    /// Until told to stop. For connectors whose upstream keeps the messages.
-    Stopped(CancellationToken),
+    /// Until told to stop. For the connector of this source, whose upstream keeps the messages; what is wrong is noted
+    /// of it, too, whoever's messages it carries.
+    Stopped(CancellationToken, SourceName),
 }
 
 /// Why a lot, or the rest of it, is not durable.
@@ -199,15 +200,13 @@ impl Appender {
                 }
                 Err(error) => error,
             };
-            self.note_trouble(items, &error);
             let text = error.to_string();
-            // Of several controllers that read one source, all but one are told so every time.
-            if pause == FIRST_PAUSE && !matches!(error, Error::PositionConflict { .. }) {
+            if self.note_trouble(items, &error, patience) {
                 tracing::warn!(error = %text, events = items.len(), "the ledger does not take an append");
             }
             match error {
                 Error::Unavailable(_) => {}
-                Error::Full(_) if matches!(patience, Patience::Stopped(_)) => pause = LONGEST_PAUSE,
+                Error::Full(_) if matches!(patience, Patience::Stopped(..)) => pause = LONGEST_PAUSE,
                 Error::Full(_) => return Err(Refused::Commit(CommitError::Full(text))),
                 Error::PositionConflict { .. } => return Err(Refused::Commit(CommitError::Conflict(text))),
                 Error::NotFound(_) | Error::Corrupt(_) => return Err(Refused::Content(text)),
@@ -226,15 +225,21 @@ impl Appender {
         self.feed.append_telling(append.clone(), |appended| self.tell(items, appended)).await
     }
 
-    /// Says of the sources why nothing of theirs is stored. A conflict is none of theirs.
-    fn note_trouble(&self, items: &[Item], error: &Error) {
+    /// Says of the sources why nothing of theirs is stored; returns whether that is news. Of several controllers that
+    /// read one source, all but one are told of a conflict every time: that is no trouble.
+    fn note_trouble(&self, items: &[Item], error: &Error, patience: &Patience) -> bool {
         let (kind, reason) = match error {
-            Error::PositionConflict { .. } => return,
+            Error::PositionConflict { .. } => return false,
             Error::Full(why) => (Kind::Paused, format!("{LEDGER_FULL}: {why}")),
             other => (Kind::Failing, other.to_string()),
         };
-        let now = self.clock.now();
-        self.sources(items, |source| self.meter.trouble(source, kind, reason.clone(), now));
+        let (now, mut news) = (self.clock.now(), false);
+        let mut note = |source: &SourceName| news |= self.meter.trouble(source, kind, reason.clone(), now);
+        self.sources(items, &mut note);
+        if let Patience::Stopped(_, source) = patience {
+            note(source);
+        }
+        news
     }
 
     fn build(&self, items: &[Item], positions: &[PositionAdvance]) -> Append {
@@ -339,7 +344,7 @@ async fn wait(
             tokio::time::sleep(pause).await;
             Ok(())
         }
-        Patience::Stopped(stop) => {
+        Patience::Stopped(stop, _) => {
             let held = pressure.hold().is_some();
             tokio::select! {
                 () = stop.cancelled() => Err(CommitError::Stopped),

@@ -92,13 +92,15 @@ impl Meter {
         }
     }
 
-    /// Notes trouble of a source; the time of the first in a row stays.
-    pub(crate) fn trouble(&self, source: &SourceName, kind: Kind, reason: String, now: Timestamp) {
+    /// Notes trouble of a source; the time of the first in a row stays. Returns whether it is the first.
+    pub(crate) fn trouble(&self, source: &SourceName, kind: Kind, reason: String, now: Timestamp) -> bool {
         let mut all = self.lock();
         let gauge = all.entry(source.clone()).or_default();
         let before = gauge.trouble.take().filter(|old| old.kind == kind && !old.is_over(now));
+        let first = before.is_none();
         let since = before.map_or(now, |old| old.since);
         gauge.trouble = Some(Trouble { kind, reason, since, last: now });
+        first
     }
 
     /// Notes that intake of a source fails.

@@ -111,8 +111,7 @@ impl Beat {
             Step::Releasing => "giving back a batch",
             Step::Pausing => return Verdict::Healthy,
             Step::Appending if long(self.since) => {
-                let waited = seconds(self.since);
-                return Verdict::Waits(format!("a batch has waited for the ledger for {waited} s"));
+                return Verdict::Waits("a batch waits for the ledger, which does not answer".into());
             }
             Step::Appending => return Verdict::Healthy,
         };

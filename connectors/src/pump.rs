@@ -214,7 +214,8 @@ impl Pump {
         let items = parcels.into_iter().map(|parcel| durable(parcel, self.limits.event_bytes, now)).collect();
         let lot = Lot { items, positions };
         self.pulse.enter(Step::Appending);
-        let reached = appender.commit(&lot, &Patience::Stopped(self.stop.clone())).await.whole();
+        let patience = Patience::Stopped(self.stop.clone(), source.clone());
+        let reached = appender.commit(&lot, &patience).await.whole();
         let error = match reached {
             Ok(committed) => {
                 crash_point("source.ack");

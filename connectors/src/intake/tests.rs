@@ -197,6 +197,7 @@ async fn memory_bounds_the_waiting_bytes() {
 /// A ledger that refuses every append which holds an event with a certain id.
 struct Picky(ModelLedger);
 
+mod hold;
 mod picky;
 mod pull;
 mod stall;

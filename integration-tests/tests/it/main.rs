@@ -12,6 +12,7 @@ mod operations;
 mod orders;
 mod outcomes;
 mod postgres;
+mod pressure;
 mod shapes;
 
 /// A Python handler that notes each call in `$TEST_DIR/notes` with one write of an append-only file, so that the
