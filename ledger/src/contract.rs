@@ -7,8 +7,9 @@ use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, 
 
 use crate::{
     Append, Appended, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster, DeadLetter,
-    DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome, Heartbeat,
-    LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
+    DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
+    FlushOutcome, Heartbeat, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord, Refusal,
+    ReplayRecord, Retained, StoredEvent,
 };
 
 /// A durable, append-only ledger of lanes.
@@ -215,6 +216,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The debt of one delivery, if there is one.
     async fn owed(&self, delivery: DeliveryKey) -> Result<Option<Owed>, Error>;
+
+    /// Owed deliveries by selector, those of the newest event first; requests to cancel, too.
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<OwedDelivery>, Error>;
 
     /// One dead letter.
     async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error>;

@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod contract;
 mod dedup;
+pub mod deliveries;
 pub mod error;
 pub mod feed;
 pub mod flush;
@@ -29,6 +30,7 @@ pub use append::{
 };
 pub use cluster::{Cluster, Heartbeat, LaneOwner, Member};
 pub use contract::{ArrivalTotals, Ledger};
+pub use deliveries::{DeliveryQuery, EventHead, OwedDelivery, OwedKind};
 pub use error::Error;
 pub use feed::Feed;
 pub use flush::{

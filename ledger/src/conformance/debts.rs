@@ -1,11 +1,12 @@
 //! Debts: their keys, all of them in pages, and those that no time makes due.
 
+use bellwire_schemas::selector::Selector;
 use bellwire_schemas::service::Start;
 use bellwire_schemas::{FinalState, Seq, Timestamp};
 
 use super::Subject;
 use super::build::*;
-use crate::{Owed, OwedReason};
+use crate::{DeliveryQuery, Owed, OwedKind, OwedReason};
 
 /// A debt of this reason, of an event with this key.
 fn waits(seq: u64, next: i64, reason: OwedReason, key: &str) -> Owed {
@@ -125,4 +126,71 @@ pub async fn parked_debts_are_never_due(subject: &mut impl Subject) {
     assert_eq!((seqs(&due), due.next_at), (vec![3, 5, 6, 2], None));
     assert_eq!(ledger.totals().await.unwrap()[&b].retrying, 5);
     assert_sums(&ledger).await;
+}
+
+/// Owed deliveries are found by every condition, those of the newest event first, in pages that lose and repeat nothing.
+pub async fn owed_deliveries_by_selector(subject: &mut impl Subject) {
+    let ledger = subject.ledger();
+    let ids = declare(&ledger, vec![binding("b:orders", Start::Now), binding("c:orders", Start::Now)]).await;
+    let events = vec![event("a").key("k"), event("b").with(|e| e.kind = "x".into()), event("c").key("k")];
+    ledger.append(batch(events), at(1)).await.unwrap();
+    ledger.append(batch(vec![event("d"), event("e").lane(L2)]), at(2)).await.unwrap();
+    let epoch = own(&ledger, L1).await;
+    for id in &ids {
+        let mut part = share(*id, 1, 3).owes(2, 9);
+        part.owed.push(waits(1, 5, OwedReason::Blocked, "k"));
+        part.owed.push(waits(3, 6, OwedReason::Parked, "k"));
+        flush(&ledger, epoch, part).await;
+    }
+    let waiting = [delivery(ids[0], 4), crate::DeliveryKey { binding: ids[0], address: addr(2, 1) }];
+    assert_eq!(ledger.cancel(&waiting, "oops", "ana", at(7)).await.unwrap(), 2);
+    subject.reopen().await;
+    let ledger = subject.ledger();
+    let all = Selector::default;
+    let print = crate::flush::fingerprint(&failure());
+    let cases = [
+        (all(), None, vec![], 8),
+        (all(), Some(ids[0]), vec![], 5),
+        (all(), None, vec![OwedKind::Parked, OwedKind::Blocked], 4),
+        (all(), None, vec![OwedKind::Cancelled], 2),
+        (all(), None, vec![OwedKind::Replay], 0),
+        (Selector { binding: Some("c:orders".into()), ..all() }, None, vec![], 3),
+        (Selector { binding: Some("z:orders".into()), ..all() }, None, vec![], 0),
+        (Selector { addresses: vec![addr(1, 2), addr(2, 1), addr(1, 99)], ..all() }, None, vec![], 3),
+        (Selector { ids: vec!["a".into(), "d".into()], ..all() }, None, vec![], 3),
+        (Selector { key: Some("k".into()), ..all() }, None, vec![], 4),
+        (Selector { key: Some("k".into()), ..all() }, Some(ids[1]), vec![OwedKind::Parked], 1),
+        (Selector { kind: Some("x".into()), ..all() }, None, vec![], 2),
+        (Selector { source: Some(orders()), ..all() }, None, vec![], 8),
+        (Selector { source: Some("prices".into()), ..all() }, None, vec![], 0),
+        (Selector { error: Some(print), ..all() }, None, vec![], 2),
+        (Selector { since: Some(at(2)), until: Some(at(3)), ..all() }, None, vec![], 2),
+    ];
+    for (selector, binding, reasons, expected) in cases {
+        let query = DeliveryQuery { selector, binding, reasons, after: None, limit: 100 };
+        let page = ledger.deliveries(&query).await.unwrap();
+        assert_eq!((page.items.len(), page.next), (expected, None), "{query:?}");
+        assert!(page.items.is_sorted_by_key(|d| std::cmp::Reverse((d.accepted_at, d.address, d.binding))));
+    }
+    let query = DeliveryQuery { limit: 100, ..DeliveryQuery::default() };
+    let whole = ledger.deliveries(&query).await.unwrap().items;
+    let head = crate::EventHead { id: "e".into(), kind: "order.made".into(), source: orders() };
+    assert_eq!((whole[0].address, whole[0].event.as_ref()), (addr(2, 1), Some(&head)));
+    assert_eq!(whole[3].owed, waits(3, 6, OwedReason::Parked, "k"));
+    for selector in [all(), Selector { source: Some(orders()), ..all() }] {
+        let mut query = DeliveryQuery { selector, limit: 3, ..DeliveryQuery::default() };
+        let mut seen = Vec::new();
+        loop {
+            let page = ledger.deliveries(&query).await.unwrap();
+            assert!(page.items.len() <= 4, "those of one address stay together");
+            seen.extend(page.items);
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, whole);
+    }
+    let none = DeliveryQuery::default();
+    assert!(ledger.deliveries(&none).await.unwrap().items.is_empty());
 }

@@ -7,7 +7,8 @@ use super::{LANES, NAMES, World, both};
 use crate::conformance::Subject;
 use crate::conformance::build::*;
 use crate::{
-    BindingRecord, DeadLetterQuery, DeliveryKey, Duplicate, EventQuery, Ledger, LogEntry, QuarantineRecord,
+    BindingRecord, DeadLetterQuery, DeliveryKey, DeliveryQuery, Duplicate, EventQuery, Ledger, LogEntry,
+    OwedKind, QuarantineRecord,
 };
 
 impl<S: Subject> World<S> {
@@ -119,6 +120,15 @@ impl<S: Subject> World<S> {
                 }
             }
             let binding = self.dice.pick(&[None, bindings.first().map(|b| b.id)]);
+            let reasons =
+                self.dice.pick(&[vec![], vec![OwedKind::Retry], vec![OwedKind::Parked, OwedKind::Cancelled]]);
+            let mut query =
+                DeliveryQuery { selector: selector.clone(), binding, reasons, after: None, limit: 3 };
+            loop {
+                let page = both!(self, deliveries(&query)).unwrap();
+                let Some(next) = page.next else { break };
+                query.after = Some(next);
+            }
             let mut query = DeadLetterQuery { selector, binding, after: None, limit: 2 };
             loop {
                 let page = both!(self, dead_letters(&query)).unwrap();

@@ -4,9 +4,10 @@ use bellwire_schemas::selector::Selector;
 use bellwire_schemas::{Address, BindingId, Lane, Seq, Timestamp};
 
 use super::state::State;
+use crate::flush::fingerprint;
 use crate::{
-    Cursor, DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Error, EventQuery, LogEntry, Owed,
-    OwedReason, Page, Refusal, ReplayRecord, StoredEvent,
+    Cursor, DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Error, EventHead,
+    EventQuery, LogEntry, Owed, OwedDelivery, OwedReason, Page, Refusal, ReplayRecord, StoredEvent,
 };
 
 impl State {
@@ -72,6 +73,44 @@ impl State {
         let more = items.len() > query.limit;
         items.truncate(query.limit);
         let next = items.last().filter(|_| more).map(place);
+        Page { items, next }
+    }
+
+    pub fn list_deliveries(&self, query: &DeliveryQuery) -> Page<OwedDelivery> {
+        let (selector, name) = (&query.selector, query.selector.binding.as_ref());
+        let named = |id| self.binding(id).is_ok_and(|b| name.is_none_or(|n| *n == b.name));
+        let spot = |d: &OwedDelivery| (d.accepted_at, d.address);
+        let print = |o: &Owed| o.error.as_ref().map(fingerprint);
+        let head = |e: &StoredEvent| EventHead {
+            id: e.event.id.clone(),
+            kind: e.event.kind.clone(),
+            source: e.source.clone(),
+        };
+        let mut items: Vec<_> = self
+            .owed
+            .iter()
+            .filter(|(k, _)| query.binding.is_none_or(|b| b == k.binding) && named(k.binding))
+            .filter(|(_, o)| query.reasons.is_empty() || query.reasons.contains(&o.reason.kind()))
+            .filter(|(_, o)| selector.error.is_none() || selector.error == print(o))
+            .filter_map(|(k, o)| Some((k, o, self.event(k.address)?)))
+            .filter(|(_, _, e)| matches(selector, e, e.accepted_at))
+            .map(|(k, o, e)| OwedDelivery {
+                binding: k.binding,
+                address: k.address,
+                accepted_at: e.accepted_at,
+                owed: o.clone(),
+                event: Some(head(e)),
+            })
+            .filter(|d| query.after.is_none_or(|c| spot(d) < (c.at, c.address)))
+            .collect();
+        items.sort_by_key(|d| std::cmp::Reverse((spot(d), d.binding)));
+        let mut count = query.limit.min(items.len());
+        while count > 0 && count < items.len() && spot(&items[count]) == spot(&items[count - 1]) {
+            count += 1;
+        }
+        let more = items.len() > count;
+        items.truncate(count);
+        let next = items.last().filter(|_| more).map(|d| Cursor { at: d.accepted_at, address: d.address });
         Page { items, next }
     }
 

@@ -19,9 +19,9 @@ use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, 
 
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
-    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
-    Heartbeat, Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord,
-    Retained, StoredEvent,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
+    FlushOutcome, Heartbeat, Ledger, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord,
+    Refusal, ReplayRecord, Retained, StoredEvent,
 };
 use faults::Faults;
 use state::State;
@@ -334,6 +334,10 @@ impl Ledger for ModelLedger {
 
     async fn owed(&self, delivery: DeliveryKey) -> Result<Option<Owed>, Error> {
         self.ask(|s| Ok(s.owed.get(&delivery).cloned()))
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<OwedDelivery>, Error> {
+        self.ask(|s| Ok(s.list_deliveries(query)))
     }
 
     async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error> {

@@ -61,7 +61,7 @@ pub(super) async fn debts(
 }
 
 /// A debt out of a row: seq, attempts, next_at, since, error, reason, replay, key.
-fn owed_at(row: &Row) -> Result<Owed, Error> {
+pub(super) fn owed_at(row: &Row) -> Result<Owed, Error> {
     let replay: Option<&str> = row.try_get(6).map_err(misread)?;
     let reason = match (row.try_get::<_, i16>(5).map_err(misread)?, replay) {
         (0, None) => OwedReason::Retry,

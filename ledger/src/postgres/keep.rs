@@ -12,9 +12,9 @@ use super::{
 use crate::flush::Verb;
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
-    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
-    Heartbeat, Ledger, LogEntry, Owed, Page, Pause, Position, QuarantineRecord, Refusal, ReplayRecord,
-    Retained, StoredEvent,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
+    FlushOutcome, Heartbeat, Ledger, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord,
+    Refusal, ReplayRecord, Retained, StoredEvent,
 };
 
 #[async_trait]
@@ -196,6 +196,10 @@ impl Ledger for PostgresLedger {
 
     async fn owed(&self, delivery: DeliveryKey) -> Result<Option<Owed>, Error> {
         deliver::owed(&self.shared, delivery).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<OwedDelivery>, Error> {
+        exceptions::deliveries(&self.shared, query).await
     }
 
     async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error> {

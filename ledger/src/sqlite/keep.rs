@@ -15,9 +15,9 @@ use super::writer::Kind;
 use super::{SqliteLedger, ask, bindings, flush, list, operate, retain, totals};
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
-    DeadLetter, DeadLetterQuery, DeliveryKey, DueRetries, Duplicate, Error, EventQuery, Flush, FlushOutcome,
-    Heartbeat, LaneOwner, Ledger, LogEntry, Member, Owed, Page, Pause, Position, QuarantineRecord, Refusal,
-    ReplayRecord, Retained, StoredEvent,
+    DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
+    FlushOutcome, Heartbeat, LaneOwner, Ledger, LogEntry, Member, Owed, OwedDelivery, Page, Pause, Position,
+    QuarantineRecord, Refusal, ReplayRecord, Retained, StoredEvent,
 };
 
 #[async_trait]
@@ -220,6 +220,11 @@ impl Ledger for SqliteLedger {
 
     async fn owed(&self, delivery: DeliveryKey) -> Result<Option<Owed>, Error> {
         self.ask(move |reader| ask::owed(reader, delivery)).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<OwedDelivery>, Error> {
+        let query = query.clone();
+        self.ask(move |reader| list::deliveries(reader, &query)).await
     }
 
     async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error> {

@@ -1,15 +1,19 @@
 //! Lists by selector: events and dead letters, in pages ordered by (time, address).
 
-use bellwire_schemas::Timestamp;
 use bellwire_schemas::selector::Selector;
+use bellwire_schemas::{BindingId, SourceName, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{OptionalExtension, params_from_iter};
+use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::codec::{address_of, place_of, places_of};
+use super::codec::{address_of, place_of, places_of, time_at};
 use super::fault::Outcome;
 use super::readers::Reader;
-use super::rows::{DEAD_LETTER, EVENT, dead_letter_at, event_at};
-use crate::{Cursor, DeadLetter, DeadLetterQuery, EventQuery, Page, StoredEvent};
+use super::rows::{DEAD_LETTER, EVENT, dead_letter_at, event_at, owed_at};
+use crate::deliveries::Gathering;
+use crate::{
+    Cursor, DeadLetter, DeadLetterQuery, DeliveryQuery, EventHead, EventQuery, OwedDelivery, Page,
+    StoredEvent,
+};
 
 /// Most items on a page, whatever was asked.
 const PAGE: usize = 10_000;
@@ -137,7 +141,6 @@ fn words(reader: &Reader, clause: &mut Where, selector: &Selector) -> Outcome<bo
     if let Some(key) = &selector.key {
         clause.and("key = ?", [key.clone().into()]);
     }
-    let one_of = |column: &str, count: usize| format!("{column} IN ({})", vec!["?"; count].join(", "));
     if !selector.ids.is_empty() {
         let ids = selector.ids.iter().map(|id| Value::from(id.clone()));
         clause.and(&one_of("id", selector.ids.len()), ids);
@@ -234,6 +237,78 @@ impl Found {
         self.cut();
         self.spots
     }
+}
+
+/// Owed deliveries by selector, newest event first. Their rows are sorted: they are few beside the events.
+pub(super) fn deliveries(reader: &mut Reader, query: &DeliveryQuery) -> Outcome<Page<OwedDelivery>> {
+    let mut gathering = Gathering::new(query);
+    let bindings: usize =
+        reader.conn.prepare_cached("SELECT count(*) FROM binding")?.query_row([], |r| r.get(0))?;
+    loop {
+        let clause = owed_conditions(query, gathering.after);
+        let sql = format!(
+            "SELECT o.place, o.attempts, o.next_at, o.since, o.error, o.reason, o.replay, o.key, o.binding,
+               o.accepted_at, e.id, t.text, s.text
+             FROM owed o LEFT JOIN event e ON e.place = o.place LEFT JOIN name t ON t.id = e.type
+             LEFT JOIN name s ON s.id = e.source{}
+             ORDER BY o.accepted_at DESC, o.place DESC, o.binding DESC LIMIT {}",
+            clause.sql,
+            gathering.room() + bindings + 1
+        );
+        let mut statement = reader.conn.prepare(&sql)?;
+        let rows = statement.query_map(params_from_iter(clause.values), delivery_at)?;
+        let (rows, more) = gathering.step(rows.collect::<Result<_, _>>()?);
+        if let Some(page) = gathering.take(rows, more) {
+            return Ok(page);
+        }
+    }
+}
+
+fn delivery_at(row: &Row<'_>) -> rusqlite::Result<OwedDelivery> {
+    let event = match (row.get(10)?, row.get(11)?, row.get::<_, Option<String>>(12)?) {
+        (Some(id), Some(kind), Some(source)) => Some(EventHead { id, kind, source: SourceName::new(source) }),
+        _ => None,
+    };
+    Ok(OwedDelivery {
+        binding: BindingId(row.get(8)?),
+        address: address_of(row.get(0)?),
+        accepted_at: time_at(row, 9)?,
+        owed: owed_at(row)?,
+        event,
+    })
+}
+
+fn owed_conditions(query: &DeliveryQuery, after: Option<Cursor>) -> Where {
+    let selector = &query.selector;
+    let mut clause = Where::default();
+    times(&mut clause, "o.accepted_at", selector);
+    if let Some(binding) = query.binding {
+        clause.and("o.binding = ?", [i64::from(binding.0).into()]);
+    }
+    if let Some(name) = &selector.binding {
+        let name = name.as_str().to_owned();
+        clause.and("o.binding = (SELECT id FROM binding WHERE name = ?)", [name.into()]);
+    }
+    if let Some(key) = &selector.key {
+        clause.and("o.key = ?", [key.clone().into()]);
+    }
+    if !query.reasons.is_empty() {
+        let codes = query.reasons.iter().flat_map(|r| r.codes());
+        let codes: Vec<_> = codes.map(|code| Value::from(i64::from(*code))).collect();
+        clause.and(&one_of("o.reason", codes.len()), codes);
+    }
+    if !selector.addresses.is_empty() {
+        let places = selector.addresses.iter().map(|a| Value::from(place_of(*a)));
+        clause.and(&one_of("o.place", selector.addresses.len()), places);
+    }
+    if let Some(Cursor { at, address }) = after {
+        clause.and("(o.accepted_at, o.place) < (?, ?)", [at.micros().into(), place_of(address).into()]);
+    }
+    clause
+}
+
+fn one_of(column: &str, count: usize) -> String {
+    format!("{column} IN ({})", vec!["?"; count].join(", "))
 }
 
 /// Dead letters by selector, newest death first.

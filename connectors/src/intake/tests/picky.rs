@@ -166,6 +166,10 @@ impl Ledger for Picky {
         self.0.owed(delivery).await
     }
 
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<OwedDelivery>, Error> {
+        self.0.deliveries(query).await
+    }
+
     async fn dead_letter(&self, delivery: DeliveryKey) -> Result<Option<DeadLetter>, Error> {
         self.0.dead_letter(delivery).await
     }

@@ -42,14 +42,18 @@ pub(super) fn dead_letter_of(row: &Row) -> Result<DeadLetter, Error> {
 
 /// Conditions of a statement under construction, and their values.
 #[derive(Default)]
-struct Where {
-    sql: String,
+pub(super) struct Where {
+    pub sql: String,
     values: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
 }
 
 impl Where {
     /// Adds a condition; each `?` in it stands for the next of the values.
-    fn and<const N: usize>(&mut self, condition: &str, values: [(Box<dyn ToSql + Sync + Send>, Type); N]) {
+    pub fn and<const N: usize>(
+        &mut self,
+        condition: &str,
+        values: [(Box<dyn ToSql + Sync + Send>, Type); N],
+    ) {
         self.sql.push_str(if self.sql.is_empty() { " where " } else { " and " });
         let mut parts = condition.split('?');
         self.sql.push_str(parts.next().unwrap_or_default());
@@ -59,8 +63,17 @@ impl Where {
         }
     }
 
-    fn text(&mut self, condition: &str, text: &str) {
+    /// Adds a condition on a text.
+    pub fn text(&mut self, condition: &str, text: &str) {
         self.and(condition, [(Box::new(escape(text).into_owned()), Type::TEXT)]);
+    }
+
+    /// The values as arguments.
+    pub fn params(&self) -> Vec<Param<'_>> {
+        self.values
+            .iter()
+            .map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone()))
+            .collect()
     }
 }
 
@@ -101,12 +114,7 @@ pub(in crate::postgres) async fn dead_letters(
         DEAD_LETTER.split_once("\n     from").map_or(DEAD_LETTER, |(columns, _)| columns),
         if clause.sql.is_empty() { " where".into() } else { format!("{} and", clause.sql) },
     );
-    let params: Vec<Param<'_>> = clause
-        .values
-        .iter()
-        .map(|(value, kind)| (value.as_ref() as &(dyn ToSql + Sync), kind.clone()))
-        .collect();
-    let rows = shared.pool.ask(&shared.schema.replace(&sql), &params).await?;
+    let rows = shared.pool.ask(&shared.schema.replace(&sql), &clause.params()).await?;
     let items = rows.iter().map(dead_letter_of).collect::<Result<Vec<_>, _>>()?;
     let Some(last) = rows.last() else { return Ok(Page { items, next: None }) };
     let (total, more): (i64, bool) = (last.try_get(17).map_err(misread)?, last.try_get(18).map_err(misread)?);

@@ -1,6 +1,8 @@
-//! Dead letters, duplicates, quarantine, refusals: what people look through. Lists of dead letters are in `list.rs`.
+//! Dead letters, duplicates, quarantine, refusals: what people look through. Lists of dead letters are in
+//! `list.rs`, those of owed deliveries in `owed.rs`.
 
 mod list;
+mod owed;
 
 use bellwire_schemas::{Address, Lane, Seq, SourceName, Timestamp};
 use postgres_types::Type;
@@ -13,6 +15,7 @@ use super::fault::misread;
 use crate::{DeadLetter, DeliveryKey, Duplicate, Error, QuarantineRecord, Refusal};
 
 pub(super) use list::dead_letters;
+pub(super) use owed::deliveries;
 
 /// Rows of an answer where the contract names the figure.
 const MANY: usize = 1_000;
