@@ -13,8 +13,8 @@ const LOOKED: usize = 20_000;
 /// Rows looked at in one step when not all of them need be meant.
 const STEP: usize = 200;
 
-/// Which owed deliveries to list: addresses, ids, source, binding, type, key, error (of the last failure) and times (when
-/// the event was accepted); other conditions of the selector are ignored.
+/// Which owed deliveries to list: addresses, ids, source, binding, type, key (of the debt), error (of the last failure) and
+/// times (when the event was accepted); other conditions of the selector are ignored.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
     /// The conditions.

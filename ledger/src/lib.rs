@@ -4,7 +4,8 @@
 //! `conformance/` is the suite that each implementation passes. [`Feed`] hands fresh events from intake to dispatch
 //! without reading them back. The ledger decides nothing about delivery: it stores what it is told, atomically.
 //!
-//! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` (what comes out).
+//! Read `contract.rs` first, then `append.rs` and `flush.rs` (what goes in), then `query.rs` and `deliveries.rs` (what
+//! comes out).
 
 pub mod append;
 mod attributes;

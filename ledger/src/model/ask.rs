@@ -78,6 +78,8 @@ impl State {
 
     pub fn list_deliveries(&self, query: &DeliveryQuery) -> Page<OwedDelivery> {
         let (selector, name) = (&query.selector, query.selector.binding.as_ref());
+        // The key is that of the debt.
+        let of_event = Selector { key: None, ..selector.clone() };
         let named = |id| self.binding(id).is_ok_and(|b| name.is_none_or(|n| *n == b.name));
         let spot = |d: &OwedDelivery| (d.accepted_at, d.address);
         let print = |o: &Owed| o.error.as_ref().map(fingerprint);
@@ -93,7 +95,9 @@ impl State {
             .filter(|(_, o)| query.reasons.is_empty() || query.reasons.contains(&o.reason.kind()))
             .filter(|(_, o)| selector.error.is_none() || selector.error == print(o))
             .filter_map(|(k, o)| Some((k, o, self.event(k.address)?)))
-            .filter(|(_, _, e)| matches(selector, e, e.accepted_at))
+            .filter(|(_, o, e)| {
+                (selector.key.is_none() || selector.key == o.key) && matches(&of_event, e, e.accepted_at)
+            })
             .map(|(k, o, e)| OwedDelivery {
                 binding: k.binding,
                 address: k.address,
