@@ -18,12 +18,22 @@ pub struct Cursor {
     mark: Seq,
     done: SeqRanges,
     read: Seq,
+    /// A second reader at the end of the lane, while this one is far behind.
+    live: Option<Live>,
+}
+
+/// Places beyond the gap that a backlog leaves: all of `from..=read` were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Live {
+    from: Seq,
+    read: Seq,
 }
 
 impl Cursor {
     /// Continues from a checkpoint: everything above its mark is read again, what is done there is skipped.
     pub fn resume(checkpoint: &Checkpoint) -> Self {
-        let mut cursor = Self { mark: checkpoint.mark, done: checkpoint.done.clone(), read: checkpoint.mark };
+        let (mark, done) = (checkpoint.mark, checkpoint.done.clone());
+        let mut cursor = Self { mark, done, read: mark, live: None };
         cursor.mark = cursor.done.absorb(cursor.mark);
         cursor.read = cursor.mark;
         cursor
@@ -32,6 +42,26 @@ impl Cursor {
     /// The next place to read.
     pub fn next(&self) -> Seq {
         self.read.next()
+    }
+
+    /// The next place that the second reader reads.
+    pub fn next_live(&self) -> Option<Seq> {
+        self.live.map(|live| live.read.next())
+    }
+
+    /// Starts a second reader behind `at`, which the first one has not reached. It ends when the first one meets it.
+    pub fn split(&mut self, at: Seq) {
+        if self.live.is_none() && at > self.read {
+            self.live = Some(Live { from: at.next(), read: at });
+        }
+    }
+
+    /// Passes over places that are settled already.
+    pub fn jump(&mut self) {
+        while let Some(last) = self.done.end_of(self.read.next()) {
+            self.read = last;
+            self.meet();
+        }
     }
 
     /// Everything up to here is settled.
@@ -63,12 +93,52 @@ impl Cursor {
     /// Returns false for a place that was settled before.
     pub fn arrive(&mut self, seq: Seq) -> bool {
         self.skip_to(Seq(seq.0.saturating_sub(1)));
-        self.read = self.read.max(seq);
+        if seq <= self.read {
+            // The second reader had it.
+            return false;
+        }
+        self.read = seq;
+        self.meet();
         !self.is_settled(seq)
+    }
+
+    /// The same for the second reader.
+    pub fn arrive_live(&mut self, seq: Seq) -> bool {
+        if let Some(live) = &mut self.live {
+            for place in live.read.0 + 1..seq.0 {
+                self.done.insert(Seq(place));
+            }
+            live.read = live.read.max(seq);
+            // What was done before a restart may reach up to here.
+            self.mark = self.done.absorb(self.mark);
+        }
+        !self.is_settled(seq)
+    }
+
+    /// The first reader has come to where the second began.
+    fn meet(&mut self) {
+        if let Some(live) = self.live
+            && self.read.next() >= live.from
+        {
+            self.read = self.read.max(live.read);
+            self.live = None;
+            self.mark = self.done.absorb(self.mark);
+        }
     }
 
     /// Notes that nothing is kept up to this place.
     pub fn skip_to(&mut self, seq: Seq) {
+        if let Some(live) = self.live
+            && seq >= live.from
+        {
+            self.pass(Seq(live.from.0 - 1));
+            self.meet();
+        }
+        self.pass(seq);
+        self.meet();
+    }
+
+    fn pass(&mut self, seq: Seq) {
         if seq <= self.read {
             return;
         }
@@ -112,6 +182,9 @@ mod tests {
         Settle(usize),
         Restart,
         Skip(u64),
+        Split(u64),
+        Live(u64),
+        Jump,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -120,28 +193,41 @@ mod tests {
             4 => any::<prop::sample::Index>().prop_map(|i| Step::Settle(i.index(1 << 20))),
             1 => Just(Step::Restart),
             1 => (0_u64..4).prop_map(Step::Skip),
+            1 => (1_u64..6).prop_map(Step::Split),
+            3 => (0_u64..3).prop_map(Step::Live),
+            1 => Just(Step::Jump),
         ];
         prop::collection::vec(step, 0..300)
     }
 
     proptest! {
-        /// The cursor against a set of numbers: same mark, same settled places, nothing lost over restarts.
+        /// The cursor against a set of numbers: same mark, same settled places, each place met once, nothing lost over
+        /// restarts, with a second reader at the end of the lane or without.
         #[test]
         fn accounts_agree_with_a_plain_set(steps in steps()) {
             let mut cursor = Cursor::resume(&Checkpoint::default());
             let mut settled = BTreeSet::new();
             let mut open: Vec<u64> = Vec::new();
-            let mut read = 0_u64;
             for step in steps {
                 match step {
                     Step::Read(gap) => {
-                        let seq = read + 1 + gap;
-                        settled.extend(read + 1..seq);
-                        read = seq;
+                        let seq = cursor.next().0 + gap;
+                        let known: BTreeSet<u64> = open.iter().copied().collect();
+                        settled.extend((cursor.next().0..seq).filter(|place| !known.contains(place)));
                         let fresh = cursor.arrive(Seq(seq));
+                        prop_assert_eq!(fresh, !settled.contains(&seq) && !known.contains(&seq));
+                        if fresh { open.push(seq); }
+                    }
+                    Step::Split(ahead) => cursor.split(Seq(cursor.next().0 + ahead + 3)),
+                    Step::Live(gap) => {
+                        let Some(next) = cursor.next_live() else { continue };
+                        let seq = next.0 + gap;
+                        settled.extend(next.0..seq);
+                        let fresh = cursor.arrive_live(Seq(seq));
                         prop_assert_eq!(fresh, !settled.contains(&seq));
                         if fresh { open.push(seq); }
                     }
+                    Step::Jump => cursor.jump(),
                     Step::Settle(at) if !open.is_empty() => {
                         let seq = open.swap_remove(at % open.len());
                         cursor.settle(Seq(seq));
@@ -150,20 +236,21 @@ mod tests {
                     }
                     Step::Settle(_) => {}
                     Step::Skip(by) => {
-                        cursor.skip_to(Seq(read + by));
-                        settled.extend(read + 1..=read + by);
-                        read += by;
+                        let to = cursor.next().0 - 1 + by;
+                        let known: BTreeSet<u64> = open.iter().copied().collect();
+                        settled.extend((cursor.next().0..=to).filter(|place| !known.contains(place)));
+                        cursor.skip_to(Seq(to));
                     }
                     Step::Restart => {
                         let checkpoint = Checkpoint { version: 1, mark: cursor.mark(), done: cursor.done().clone() };
                         cursor = Cursor::resume(&checkpoint);
                         open.clear();
-                        read = cursor.read().0;
                     }
                 }
                 let mark = (1..).take_while(|n| settled.contains(n)).last().unwrap_or(0);
                 prop_assert_eq!(cursor.mark(), Seq(mark));
-                for place in 1..=read.max(mark) + 2 {
+                let end = settled.last().copied().unwrap_or(0).max(mark) + 2;
+                for place in 1..=end {
                     prop_assert_eq!(cursor.is_settled(Seq(place)), settled.contains(&place), "place {}", place);
                 }
             }

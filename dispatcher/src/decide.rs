@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bellwire_schemas::service::BindingSpec;
-use bellwire_schemas::{ErrorInfo, FailureClass, RetryPolicy, Timestamp};
+use bellwire_schemas::{ErrorInfo, Exhausted, FailureClass, RetryPolicy, Timestamp};
 use bellwire_workers::{DESTINATION_REFUSED, DESTINATION_UNAVAILABLE};
 
 /// Longest pause that a `Retry-After` can ask for; a target that says "in ten years" is asked again after a day.
@@ -13,6 +13,9 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 pub const MIN_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two probes, unless `Retry-After` asks for more.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// When a blocked delivery is due: never by itself. The last day that RFC 3339 can write.
+pub const FAR: Timestamp = Timestamp::from_millis(253_402_214_400_000);
 
 /// What a binding asks for when attempts fail or time passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Ended<'a> {
     pub attempt: u32,
     /// The failure; `None` when the function answered.
     pub failure: Option<&'a ErrorInfo>,
+    /// Whether the failure is the target's, which is away, and not the event's.
+    pub is_away: bool,
     /// The pause that the target asked for.
     pub retry_after: Option<Duration>,
     /// When the delivery was first owed.
@@ -76,6 +81,8 @@ pub enum Next {
     },
     /// Ends as a dead letter.
     Dead(DeadReason),
+    /// Stays owed without a time, and its key with it, until an operator decides (`exhausted: block-key`).
+    Blocked(DeadReason),
     /// Ends as expired: the next attempt would come too late.
     Expired,
     /// The attempt does not count: the function is left alone until then.
@@ -105,6 +112,8 @@ pub enum WaitReason {
     CannotStart,
     /// The broker of a destination is away, or takes nothing now.
     Unavailable,
+    /// Deliveries in a row found the target away.
+    BreakerOpen,
 }
 
 impl Policy {
@@ -154,6 +163,7 @@ impl WaitReason {
             Self::Throttled => "throttled",
             Self::CannotStart => "function-cannot-start",
             Self::Unavailable => "destination-unavailable",
+            Self::BreakerOpen => "breaker-open",
         }
     }
 }
@@ -169,17 +179,30 @@ pub fn admit(policy: &Policy, candidate: &Candidate) -> Admission {
     }
 }
 
+/// Whether a failure may mean that the target is away rather than that the event is bad: it cannot be reached, or a
+/// gateway before an endpoint says so (502, 503, 504), or an endpoint does not answer in time. Errors that a function
+/// raised, and crashes of its worker, never do.
+pub fn is_away(error: &ErrorInfo, is_endpoint: bool) -> bool {
+    match error.class {
+        FailureClass::Unreachable => error.kind != "HTTP.AddressRefused",
+        FailureClass::Timeout => is_endpoint,
+        FailureClass::Function => is_endpoint && matches!(&*error.kind, "HTTP.502" | "HTTP.503" | "HTTP.504"),
+        _ => false,
+    }
+}
+
 /// Decides what follows an attempt.
 ///
-/// An answer always counts, however late. A failure that is no fault of the event ([`FailureClass::burns_attempt`])
-/// leaves the delivery as it was and pauses the function. All others use up an attempt: the delivery dies when it was
-/// the last or the error's name is listed, expires when its next attempt would come after `max_age`, and is owed again
+/// An answer always counts, however late. A failure that is no fault of the event ([`FailureClass::burns_attempt`], or
+/// the target is away) leaves the delivery as it was and pauses the function. All others use up an attempt: the
+/// delivery dies, or blocks its key where the policy says so, when it was the last or the error's name is listed, expires when its next attempt would come after `max_age`, and is owed again
 /// otherwise, after a wait drawn evenly from zero to the doubled delay, but not before `Retry-After` is over.
 pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
     let Some(failure) = ended.failure else { return Next::Delivered };
     let asked = ended.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-    if !failure.class.burns_attempt() {
+    if ended.is_away || !failure.class.burns_attempt() {
         let why = match failure.class {
+            _ if ended.is_away => WaitReason::BreakerOpen,
             FailureClass::Throttled => WaitReason::Throttled,
             _ if failure.kind == DESTINATION_UNAVAILABLE => WaitReason::Unavailable,
             _ => WaitReason::CannotStart,
@@ -188,11 +211,15 @@ pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
         let wait = doubled(MIN_WAIT, ended.waits, MAX_WAIT).mul_f64(0.5 + 0.5 * share(ended.random));
         return Next::Wait { until: ended.now.plus(wait.max(asked)), why };
     }
+    let given_up = |why| match policy.retry.exhausted {
+        Exhausted::SkipEvent => Next::Dead(why),
+        Exhausted::BlockKey => Next::Blocked(why),
+    };
     if policy.retry.non_retryable.contains(&failure.kind) {
-        return Next::Dead(DeadReason::NonRetryable);
+        return given_up(DeadReason::NonRetryable);
     }
     if policy.retry.attempts.is_some_and(|most| ended.attempt >= most) {
-        return Next::Dead(DeadReason::AttemptsExhausted);
+        return given_up(DeadReason::AttemptsExhausted);
     }
     let wait = policy.ceiling(ended.attempt).mul_f64(share(ended.random));
     let at = ended.now.plus(wait.max(asked));
@@ -227,7 +254,16 @@ mod tests {
     }
 
     fn ended(failure: Option<&ErrorInfo>) -> Ended<'_> {
-        Ended { attempt: 1, failure, retry_after: None, since: NOW, now: NOW, waits: 0, random: 0.5 }
+        Ended {
+            attempt: 1,
+            failure,
+            is_away: false,
+            retry_after: None,
+            since: NOW,
+            now: NOW,
+            waits: 0,
+            random: 0.5,
+        }
     }
 
     /// The states an attempt may lead to, in the words of `docs/states.md`.
@@ -237,12 +273,13 @@ mod tests {
             Next::Retry { .. } => "retrying",
             Next::Dead(_) => "dead",
             Next::Expired => "expired",
+            Next::Blocked(_) => "parked",
             Next::Wait { .. } => "waiting",
         }
     }
 
     /// Every edge that the two functions can take is drawn in `docs/states.md`, and every edge drawn there is taken, but
-    /// for those of operators and crashes, which the end-to-end tests walk.
+    /// for those of operators, crashes, order and flow, which the tests of the dispatcher and end to end walk.
     #[test]
     fn the_drawing_and_the_functions_have_the_same_edges() {
         let mut taken = BTreeSet::new();
@@ -278,14 +315,21 @@ mod tests {
                     retry_after: Some(Duration::from_secs(2)),
                     ..ended(failure.as_ref())
                 };
-                taken.insert(("running".into(), word(decide(&policy(Some(3), Some(60)), &ended)).into()));
+                let mut policy = policy(Some(3), Some(60));
+                taken.insert(("running".into(), word(decide(&policy, &ended)).into()));
+                policy.retry.exhausted = Exhausted::BlockKey;
+                taken.insert(("running".into(), word(decide(&policy, &ended)).into()));
+                let away = Ended { is_away: failure.is_some(), ..ended };
+                taken.insert(("running".into(), word(decide(&policy, &away)).into()));
             }
         }
         let drawing = include_str!("../../docs/states.md");
         let drawn: BTreeSet<(String, String)> = drawing
             .lines()
             .filter_map(|line| line.trim().split_once(" --> "))
-            .filter(|(_, rest)| !rest.contains("operator:") && !rest.contains("crash:"))
+            .filter(|(_, rest)| {
+                !["operator:", "crash:", "order:", "flow:"].iter().any(|who| rest.contains(who))
+            })
             .map(|(from, rest)| (from.to_string(), rest.split(':').next().unwrap_or("").trim().to_string()))
             .filter(|(from, to)| from != "[*]" && to != "[*]")
             .collect();

@@ -5,16 +5,16 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwire_ledger::{BindingRecord, Pause, ReplayRecord, ReplayState};
+use bellwire_ledger::{BindingRecord, BindingRevision, DeliveryKey, Pause, ReplayRecord, ReplayState};
 use bellwire_patterns::{PatternError, PatternSet};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, Target as FunctionTarget};
-use bellwire_schemas::{BindingId, BindingName, Epoch, FunctionName, Lane, ReplayId, SourceName};
+use bellwire_schemas::{BindingId, BindingName, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::binding::{Binding, Form, Plan, Target};
+use crate::binding::{Binding, Form, Past, Plan, Target};
 use crate::decide::Policy;
 use crate::lane::{Roster, Stop};
 use crate::lease::{Fence, Keeper, Lead, View, follow_changes, follow_tails};
@@ -91,7 +91,8 @@ impl Handle {
     }
 
     /// Puts a configuration in force. Bindings that did not change go on undisturbed; those that did take their new
-    /// filter, policy and function for every delivery that has not started; those that are gone finish what is in
+    /// filter for events accepted after the change, and their new policy and function for every delivery that has not
+    /// started; those that are gone finish what is in
     /// flight and keep their position. A changed function is tried again at once.
     ///
     /// # Errors
@@ -105,12 +106,14 @@ impl Handle {
         let targets = self.define(&functions, &bindings);
         let mut roster = BTreeMap::new();
         for ((spec, record), filter) in bindings.into_iter().zip(filters) {
+            let past = Arc::new(self.past(&record).await);
             let Some(target) = targets.get(&spec.function) else { continue };
             let form = form(&spec, &record, functions.get(&spec.function).map(AsRef::as_ref), &kinds);
             let policy = Policy::of(&spec);
             let plan = Plan {
                 policy: if form.outlet { policy.for_destination() } else { policy },
                 filter: Arc::new(filter),
+                past,
                 target: Arc::clone(target),
                 form,
                 pause: record.paused.clone(),
@@ -123,7 +126,7 @@ impl Handle {
                     binding.replace(plan);
                     Arc::clone(binding)
                 }
-                None => Arc::new(Binding::new(plan)),
+                None => Arc::new(Binding::new(plan, self.rooms.ledger().lanes())),
             };
             roster.insert(binding.id, binding);
         }
@@ -155,6 +158,16 @@ impl Handle {
         for binding in self.roster.all().values() {
             binding.poke();
         }
+    }
+
+    /// Breaks off what runs of deliveries that were cancelled in the ledger; a repeat does no harm.
+    pub fn cancel(&self, deliveries: &[DeliveryKey]) {
+        for delivery in deliveries {
+            if let Some(binding) = self.binding(delivery.binding) {
+                binding.give_up(delivery.address);
+            }
+        }
+        self.poke();
     }
 
     /// Ends the wait of a function, after its code was mended: the next delivery tries it.
@@ -195,6 +208,27 @@ impl Handle {
     /// Whether this controller does what must be done once in the whole cluster: retention, and the steps of replays.
     pub fn leads(&self) -> bool {
         Lead { fence: Arc::clone(&self.fence), epoch: lead(&self.epochs) }.is_ours()
+    }
+
+    /// Earlier revisions of a binding that read the same source: what lies before a change is judged as it was then.
+    async fn past(&self, record: &BindingRecord) -> Vec<Past> {
+        if record.revision <= 1 {
+            return Vec::new();
+        }
+        let revisions = match self.rooms.ledger().revisions(record.id).await {
+            Ok(revisions) => revisions,
+            Err(error) => {
+                tracing::warn!(binding = %record.name, %error, "cannot read earlier revisions");
+                return Vec::new();
+            }
+        };
+        let next = revisions.iter().skip(1).map(|next| next.since.clone());
+        let same = |(revision, until): (&BindingRevision, BTreeMap<Lane, Seq>)| {
+            let filter = PatternSet::from_value(&Value::Array(revision.filter.clone())).ok()?;
+            let is_same = revision.source == record.source;
+            is_same.then_some(Past { revision: revision.revision, filter, until })
+        };
+        revisions.iter().zip(next).filter_map(same).collect()
     }
 
     pub(crate) fn binding(&self, id: BindingId) -> Option<Arc<Binding>> {

@@ -17,10 +17,11 @@ pub struct BindingLive {
     pub id: BindingId,
     /// Its name.
     pub name: BindingName,
-    /// `ok`, `paused`, `waiting`, `inactive`.
+    /// `ok`, `paused`, `waiting`, `stalled`, `inactive`.
     pub state: &'static str,
     /// Why, when it is not `ok`: `binding-paused`, `binding-disabled`, `binding-inactive`, `function-unknown`,
-    /// `function-cannot-start`, `throttled`, `destination-unavailable`, `ledger-unavailable`, `cursor-span`.
+    /// `function-cannot-start`, `throttled`, `destination-unavailable`, `breaker-open`,
+    /// `ledger-unavailable`, `cursor-span`, `parked-limit`, `no-progress`.
     pub reason: Option<&'static str>,
     /// The same for people.
     pub detail: Option<String>,
@@ -34,6 +35,14 @@ pub struct BindingLive {
     pub unflushed: usize,
     /// When the next debt is due, or the function is asked again.
     pub next_at: Option<Timestamp>,
+    /// Deliveries that are owed in order of their key: failed ones and those behind them.
+    pub parked: usize,
+    /// Since when the function is left alone.
+    pub open_since: Option<Timestamp>,
+    /// When one call is made to see whether it is back.
+    pub next_probe_at: Option<Timestamp>,
+    /// Calls that may be out while the function ramps up again; `None`: all that it allows.
+    pub limit: Option<u32>,
 }
 
 /// One function now.
@@ -49,6 +58,8 @@ pub struct FunctionLive {
     pub until: Option<Timestamp>,
     /// What it said.
     pub error: Option<ErrorInfo>,
+    /// Calls that may be out while it ramps up again; `None`: all that it allows.
+    pub limit: Option<u32>,
 }
 
 /// One lane now.
@@ -98,7 +109,8 @@ impl Handle {
                 None => "ok",
             };
             let (since, until) = (wait.as_ref().map(|w| w.since), wait.as_ref().map(|w| w.until));
-            FunctionLive { name, state, since, until, error: wait.and_then(|w| w.error) }
+            let limit = target.limit();
+            FunctionLive { name, state, since, until, error: wait.and_then(|w| w.error), limit }
         };
         targets.into_iter().map(face).collect()
     }
@@ -130,6 +142,13 @@ impl Handle {
         }
     }
 
+    /// When a backlog of so many deliveries will be done at the pace at which it shrank between this call and earlier
+    /// ones; `None` while it does not shrink, or nothing is known yet.
+    pub fn drains_by(&self, binding: BindingId, waiting: u64) -> Option<Timestamp> {
+        let now = self.rooms.clock.now();
+        self.binding(binding)?.pace.drains_by(waiting, now)
+    }
+
     /// Whether an attempt of this delivery is in flight.
     pub fn is_running(&self, binding: BindingId, address: Address) -> bool {
         let Some(binding) = self.binding(binding) else { return false };
@@ -148,10 +167,16 @@ fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
     let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone().or_else(|| face.unread.clone()));
     let trouble = trouble.or_else(|| lease.map(str::to_owned));
     let stalled = faces.iter().find_map(|(_, face)| face.stalled);
+    let still = faces.iter().find_map(|(lane, face)| Some((*lane, face.no_progress?)));
     let (state, reason, detail) = match (plan.held(), &wait) {
         (Some(Held::Inactive), _) => ("inactive", Some(Held::Inactive.as_str()), None),
         (Some(held), _) => ("paused", Some(held.as_str()), plan.pause.as_ref().map(pause_detail)),
         _ if trouble.is_some() => ("waiting", Some("ledger-unavailable"), trouble),
+        _ if still.is_some() => (
+            "stalled",
+            Some("no-progress"),
+            still.map(|(lane, what)| format!("lane {lane} was taken anew because its runner {what}")),
+        ),
         _ if !plan.target.is_known() => (
             "waiting",
             Some("function-unknown"),
@@ -178,6 +203,10 @@ fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
         running,
         queued: faces.iter().map(|(_, face)| face.queued).sum(),
         unflushed: faces.iter().map(|(_, face)| face.unflushed).sum(),
+        parked: faces.iter().map(|(_, face)| face.parked).sum(),
+        open_since: wait.as_ref().map(|wait| wait.since),
+        next_probe_at: wait.as_ref().map(|wait| wait.until),
+        limit: plan.target.limit(),
         next_at: wait.map_or(due, |wait| Some(wait.until)),
     }
 }

@@ -35,6 +35,12 @@ impl SeqRanges {
         self.0.get(at).is_some_and(|r| r.0 <= seq.0)
     }
 
+    /// The last place of the range that holds this one.
+    pub fn end_of(&self, seq: Seq) -> Option<Seq> {
+        let at = self.0.partition_point(|r| r.1 < seq.0);
+        self.0.get(at).filter(|r| r.0 <= seq.0).map(|r| Seq(r.1))
+    }
+
     /// Moves a mark over every place that follows it without a gap, and forgets those places.
     pub fn absorb(&mut self, mark: Seq) -> Seq {
         let mut mark = mark;

@@ -1,17 +1,18 @@
-//! The condition of one function: may it be called now, and if not, when is it asked again.
-//!
-//! While it waits, all bindings of the function wait; when the time has come, exactly one of them sends a probe.
+//! One function as all its bindings share it: its slots, and its condition (`flow.rs`) behind a lock, with the time, the
+//! facts and the wake-ups around it.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::FunctionSpec;
-use bellwire_schemas::{Clock, ErrorInfo, FunctionName, Timestamp};
+use bellwire_schemas::{Address, Clock, ErrorInfo, FunctionName, Timestamp};
 use tokio::sync::{broadcast, watch};
 
 use super::Gate;
+use super::flow::{Answer, Call, Flow, News, Wait};
 use crate::decide::{Next, WaitReason};
 
 /// A function as the dispatcher sees it.
@@ -24,32 +25,9 @@ pub(crate) struct Target {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     spec: Option<Arc<FunctionSpec>>,
-    wait: Option<Wait>,
-    /// Grows with every change of condition; results of attempts from before it say nothing about now.
-    generation: u64,
-    probing: bool,
-}
-
-/// A function that is left alone.
-#[derive(Clone, Debug)]
-pub(crate) struct Wait {
-    pub(crate) until: Timestamp,
-    pub(crate) why: WaitReason,
-    pub(crate) since: Timestamp,
-    pub(crate) error: Option<ErrorInfo>,
-    /// From when it was noted until `until`.
-    length: Duration,
-    count: u32,
-}
-
-impl Wait {
-    /// Whether it is too early to ask. When more is left than there was at first, the clock was set back.
-    fn is_on(&self, now: Timestamp) -> bool {
-        self.until > now && self.until.since(now) <= self.length
-    }
+    flow: Flow,
 }
 
 /// The answer to "may it be called now".
@@ -60,18 +38,20 @@ pub(crate) enum Admit {
     Later(Option<Timestamp>),
 }
 
-/// The right to make one call; reports how it went, and gives a probe back when it is dropped without a report.
+/// The right to make one call; gives a probe back when it is dropped without a report.
 pub(crate) struct Pass {
     target: Arc<Target>,
-    generation: u64,
-    probe: bool,
+    call: Call,
+    was_away: AtomicBool,
+    is_reported: bool,
     pub(crate) waits: u32,
 }
 
 impl Target {
     pub(crate) fn new(name: FunctionName, clock: Clock, live: broadcast::Sender<Fact>) -> Self {
         let changed = watch::Sender::new(0);
-        Self { name, gate: Arc::new(Gate::new(0)), clock, live, changed, state: Mutex::default() }
+        let state = Mutex::new(State { spec: None, flow: Flow::new(0) });
+        Self { name, gate: Arc::new(Gate::new(0)), clock, live, changed, state }
     }
 
     /// Takes a new definition; a changed one is asked again at once.
@@ -80,7 +60,9 @@ impl Target {
         if state.spec == spec {
             return;
         }
-        self.gate.resize(spec.as_ref().map_or(0, |s| s.concurrency));
+        let concurrency = spec.as_ref().map_or(0, |s| s.concurrency);
+        self.gate.resize(concurrency);
+        state.flow.set_ceiling(concurrency);
         state.spec = spec;
         self.ask_again(&mut state);
     }
@@ -95,7 +77,12 @@ impl Target {
     }
 
     pub(crate) fn waiting(&self) -> Option<Wait> {
-        self.lock().wait.clone()
+        self.lock().flow.wait().cloned()
+    }
+
+    /// Calls that may be out while it ramps up after a wait.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.lock().flow.limit()
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
@@ -107,20 +94,20 @@ impl Target {
         if state.spec.is_none() {
             return Admit::Later(None);
         }
-        let (probe, waits) = match &state.wait {
-            None => (false, 0),
-            Some(_) if state.probing => return Admit::Later(None),
-            Some(wait) if wait.is_on(self.clock.now()) => return Admit::Later(Some(wait.until)),
-            Some(wait) => (true, wait.count),
-        };
-        state.probing |= probe;
-        Admit::Go(Pass { target: Arc::clone(self), generation: state.generation, probe, waits })
+        match state.flow.admit(self.clock.now()) {
+            Answer::Later(at) => Admit::Later(at),
+            Answer::Go(call) => Admit::Go(Pass {
+                target: Arc::clone(self),
+                call,
+                was_away: AtomicBool::new(false),
+                is_reported: false,
+                waits: call.waits,
+            }),
+        }
     }
 
     fn ask_again(&self, state: &mut State) {
-        if let Some(wait) = &mut state.wait {
-            wait.until = self.clock.now();
-        }
+        state.flow.ask_again(self.clock.now());
         self.notify();
     }
 
@@ -140,50 +127,33 @@ impl Target {
 }
 
 impl Pass {
+    /// Whether the target, and not the event, is at fault for a call that found it away.
+    pub(crate) fn is_away(&self, address: Address) -> bool {
+        self.was_away.store(true, Relaxed);
+        self.target.lock().flow.is_away(self.call, address)
+    }
+
     /// Says what followed the call. Enters, prolongs or leaves the wait, and tells it once.
-    pub(crate) fn report(mut self, next: &Next, error: Option<&ErrorInfo>) {
+    pub(crate) fn report(mut self, next: Option<&Next>, error: Option<&ErrorInfo>) {
+        let Some(next) = next else { return };
+        self.is_reported = true;
         let target = Arc::clone(&self.target);
-        let mut state = target.lock();
-        if state.generation != self.generation {
-            return;
+        let was_away = self.was_away.load(Relaxed);
+        let news = target.lock().flow.report(self.call, next, error, was_away, target.clock.now());
+        match news {
+            News::None => return,
+            News::StillWaits => {}
+            News::Waits(why) => target.say(word(why), error.map_or_else(String::new, describe)),
+            News::Back => target.say("started", String::new()),
         }
-        if self.probe {
-            self.probe = false;
-            state.probing = false;
-        }
-        match (next, state.wait.take()) {
-            (Next::Wait { until, why }, before) => {
-                let now = target.clock.now();
-                let since = before.as_ref().map_or(now, |w| w.since);
-                let length = until.since(now);
-                let count = before.as_ref().map_or(1, |w| w.count.saturating_add(1));
-                let news = before.is_none_or(|w| w.why != *why);
-                state.wait =
-                    Some(Wait { until: *until, why: *why, since, error: error.cloned(), length, count });
-                state.generation += 1;
-                if news {
-                    target.say(word(*why), error.map_or_else(String::new, describe));
-                }
-                target.notify();
-            }
-            (_, Some(_)) => {
-                state.generation += 1;
-                target.say("started", String::new());
-                target.notify();
-            }
-            (_, None) => {}
-        }
+        target.notify();
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.probe {
-            let mut state = self.target.lock();
-            if state.generation == self.generation {
-                state.probing = false;
-                self.target.notify();
-            }
+        if self.target.lock().flow.leave(self.call, self.is_reported) {
+            self.target.notify();
         }
     }
 }
@@ -199,6 +169,7 @@ fn word(why: WaitReason) -> &'static str {
         WaitReason::CannotStart => "cannot-start",
         WaitReason::Throttled => "throttled",
         WaitReason::Unavailable => "unavailable",
+        WaitReason::BreakerOpen => "breaker-open",
     }
 }
 

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bellwire_schemas::{BindingId, Epoch, Lane, Vital};
+use bellwire_schemas::live::Fact;
+use bellwire_schemas::{BindingId, BindingName, Epoch, Lane, Vital};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::binding::Binding;
 use crate::lease::{Fence, Licence};
@@ -28,6 +29,8 @@ use flusher::{Flusher, Last};
 const TAKE: Duration = Duration::from_secs(10);
 /// How long the last flush of a lane that is given back may take after its attempts have ended or were given up.
 const LAST_FLUSH: Duration = Duration::from_secs(4);
+/// Between two looks at whether the runners of a lane get on.
+const LOOK: Duration = Duration::from_secs(10);
 /// Before a checkpoint that could not be read is asked for again.
 const LOAD_REST: Duration = Duration::from_secs(1);
 /// Parts that wait for the flusher. Each runner has one at most; more bindings than this take turns.
@@ -158,6 +161,18 @@ impl LaneTask {
         }
     }
 
+    /// A runner that is alive but does not get on.
+    fn stuck(&self) -> Option<(BindingName, &'static str)> {
+        let all = self.roster.all();
+        all.values().find_map(|binding| Some((binding.name.clone(), binding.stuck(self.lane)?)))
+    }
+
+    fn say_stuck(&self, binding: &BindingName, what: &str) {
+        let (at, subject) = (self.rooms.clock.now(), binding.to_string());
+        let detail = format!("lane {}: its runner {what} and does not get on", self.lane);
+        let _ = self.rooms.live.send(Fact::Condition { at, subject, state: "stalled".into(), detail });
+    }
+
     async fn release(&self, epoch: Epoch) {
         match timeout(LAST_FLUSH, self.rooms.ledger().release(self.lane, epoch)).await {
             Ok(Ok(())) => {}
@@ -206,6 +221,11 @@ impl LaneTask {
                 Some(ended) = runners.tasks.join_next_with_id() => if !runners.ended(ended) { return End::Fault },
                 Ok(()) = changed.changed() => {}
                 Ok(()) = stop.changed() => {}
+                () = sleep(LOOK) => if let Some((binding, what)) = self.stuck() {
+                    tracing::error!(%lane, %binding, "its runner {what} and does not get on: taking the lane anew");
+                    self.say_stuck(&binding, what);
+                    return End::Fault;
+                },
                 () = until(give_up) => {
                     self.stop.send_if_modified(|stop| {
                         let given = *stop == Stop::Give;

@@ -3,28 +3,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_ledger::StoredEvent;
-use bellwire_schemas::{FinalState, Seq, Timestamp};
+use bellwire_ledger::{Owed, OwedReason, StoredEvent};
+use bellwire_schemas::{ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
 
 use super::Runner;
+use super::admit::MAX_BURSTS;
 use super::part::MAX_UNFLUSHED;
-use super::queue::Job;
+use super::queue::{Job, Stream};
+use super::settle::FILTER_MISMATCH;
 use crate::decide::{Admission, Candidate, admit};
 
-/// Events read at once.
+/// Events read at once, or a batch's worth if that is more.
 const READ_EVENTS: usize = 256;
 /// Bytes read at once.
 const READ_BYTES: usize = 1 << 20;
-/// The reader goes on when fewer fresh deliveries than this wait for a slot.
-const LOW_FRESH: usize = 64;
-/// And when their payloads are smaller than this, so that large events cost no more memory than many.
-const LOW_BYTES: usize = 2 << 20;
+/// The reader goes on when fewer fresh deliveries than this, or than two batches, wait for a slot. It is also how far a
+/// key's event can be behind a flood of another key and still have its turn with the next batches.
+const WINDOW: usize = 1_024;
+/// And when their payloads are smaller than this, or than a batch may have, so that large events cost no more memory
+/// than many.
+const WINDOW_BYTES: usize = 1 << 20;
 /// Debts asked for at once; asked again when fewer than half of them wait for a slot.
 const READ_DEBTS: usize = 64;
+/// Debts of a binding in order read at once when its lane is taken.
+const PAGE: usize = 10_000;
+/// Debts of a binding in order in one lane: with more, it reads no further until some have ended.
+const MAX_DEBTS: usize = 100_000;
 /// When to read again what was not there yet.
 const AGAIN_REST: Duration = Duration::from_millis(50);
 /// When to look again for debts after the ledger refused, or for those that are in memory under another guise.
 const DEBT_REST: Duration = Duration::from_secs(1);
+/// So many events behind the end of its lane, a binding without order delivers what arrives now and what it missed in
+/// turn.
+const FAR_BEHIND: u64 = 10_000;
 
 impl Runner {
     /// Takes on what there is room for.
@@ -34,23 +45,34 @@ impl Runner {
         }
         let now = self.scope.rooms.clock.now();
         if self.due_at.is_some_and(|at| at <= now) && self.queue.debts_len() < READ_DEBTS / 2 {
-            self.load_debts(now).await;
+            if self.plan.is_ordered() || !self.is_learned {
+                self.learn_debts(now).await;
+            } else {
+                self.load_debts(now).await;
+            }
         }
+        self.relieve(now);
         if self.can_read() {
+            self.split();
             self.read_events().await;
         }
     }
 
     /// Whether the reader may go on and there is something to read.
     pub(super) fn can_read(&self) -> bool {
-        self.wants_events() && *self.tail.borrow() >= self.cursor.next()
+        let tail = *self.tail.borrow();
+        self.wants_events()
+            && (tail >= self.cursor.next() || self.cursor.next_live().is_some_and(|next| tail >= next))
     }
 
     /// Whether the reader may go on.
     pub(super) fn wants_events(&self) -> bool {
         self.is_taking()
-            && self.queue.fresh_len() < LOW_FRESH
-            && self.queue.fresh_bytes() < LOW_BYTES
+            && self.is_learned
+            && self.queue.fresh_len() < self.window()
+            && self.queue.fresh_bytes() < self.window_bytes()
+            && self.queue.rows() < MAX_DEBTS
+            && self.bursts.len() < MAX_BURSTS
             && self.unflushed() < MAX_UNFLUSHED
             && !self.cursor.is_stretched()
             && self.read_after.is_none_or(|at| {
@@ -60,10 +82,91 @@ impl Runner {
             })
     }
 
+    /// Why the reader does not go on although nothing asked it to stop.
+    pub(super) fn stalled(&self) -> Option<&'static str> {
+        if self.cursor.is_stretched() {
+            Some("cursor-span")
+        } else if self.queue.rows() >= MAX_DEBTS || self.bursts.len() >= MAX_BURSTS {
+            Some("parked-limit")
+        } else {
+            None
+        }
+    }
+
+    fn window(&self) -> usize {
+        WINDOW.max(2 * self.plan.spec.batch.size as usize)
+    }
+
+    fn window_bytes(&self) -> usize {
+        let batch = self.plan.spec.batch;
+        let one = if batch.size > 1 { usize::try_from(batch.bytes.0).unwrap_or(usize::MAX) } else { 0 };
+        WINDOW_BYTES.max(one)
+    }
+
+    /// Makes room for other keys: what waits behind a slow key goes to the ledger when the window is full of it, though
+    /// only if other keys went ahead. And what is out for long lets the cursor pass before it has to stop.
+    fn relieve(&mut self, now: Timestamp) {
+        if self.queue.is_ordered()
+            && self.queue.fresh_len() >= self.window()
+            && !self.cursor.done().is_empty()
+            && !self.queue.has_ready(now)
+        {
+            let jobs = self.queue.relieve();
+            self.spill(jobs, now);
+        }
+        if self.cursor.is_stretched() && self.unflushed() < MAX_UNFLUSHED {
+            self.let_pass(now);
+        }
+    }
+
+    /// Everything in flight becomes a debt, so that it does not hold the cursor.
+    fn let_pass(&mut self, now: Timestamp) {
+        let mut aboard = std::mem::take(&mut self.aboard);
+        for flight in aboard.values_mut() {
+            for job in flight.jobs.iter_mut().filter(|job| job.debt.is_none()) {
+                let key = job.key().map(str::to_owned);
+                let seq = job.address.seq;
+                let (attempts, since, error) = (job.attempts, job.since, job.error.clone());
+                self.part.owed.push(Owed {
+                    seq,
+                    attempts,
+                    next_at: now,
+                    since,
+                    error,
+                    reason: OwedReason::Retry,
+                    key,
+                });
+                self.queue.hold(seq);
+                self.cursor.settle(seq);
+                job.debt = Some(OwedReason::Retry);
+            }
+        }
+        self.aboard = aboard;
+    }
+
+    /// Far behind, a binding without order reads the end of the lane, too.
+    fn split(&mut self) {
+        self.cursor.jump();
+        let tail = *self.tail.borrow();
+        let is_far = tail.0.saturating_sub(self.cursor.next().0) > FAR_BEHIND;
+        if !self.queue.is_ordered() && is_far && self.cursor.next_live().is_none() {
+            self.cursor.split(tail);
+        }
+    }
+
     async fn read_events(&mut self) {
         let tail = *self.tail.borrow_and_update();
-        let limit = READ_EVENTS.min(MAX_UNFLUSHED.saturating_sub(self.unflushed()).max(1));
-        let read = self.scope.rooms.feed.read(self.scope.lane, self.cursor.next(), limit, READ_BYTES).await;
+        let (from, stream) = match self.cursor.next_live().filter(|next| *next <= tail) {
+            // In turn, by what waits of each; the gap first when both are empty.
+            Some(live) if self.queue.stream_len(Stream::Live) < self.queue.stream_len(Stream::Cursor) => {
+                (live, Stream::Live)
+            }
+            Some(live) if self.cursor.next() > tail => (live, Stream::Live),
+            _ => (self.cursor.next(), Stream::Cursor),
+        };
+        let most = READ_EVENTS.max(self.plan.spec.batch.size as usize);
+        let limit = most.min(MAX_UNFLUSHED.saturating_sub(self.unflushed()).max(1));
+        let read = self.scope.rooms.feed.read(self.scope.lane, from, limit, READ_BYTES).await;
         let now = self.scope.rooms.clock.now();
         match read {
             Ok(events) => {
@@ -73,7 +176,7 @@ impl Runner {
                     self.skip_removed(tail).await;
                 }
                 for event in events {
-                    self.consider(event);
+                    self.meet(event, stream);
                 }
                 self.part.moved(now);
             }
@@ -111,23 +214,87 @@ impl Runner {
         }
     }
 
-    /// Decides what becomes of one event of the lane.
-    pub(super) fn consider(&mut self, event: StoredEvent) {
+    /// Notes an event of the lane; those met before are passed over.
+    fn meet(&mut self, event: StoredEvent, stream: Stream) {
         let seq = event.address.seq;
-        if !self.cursor.arrive(seq) {
-            return;
+        let is_new = match stream {
+            Stream::Cursor => self.cursor.arrive(seq),
+            Stream::Live => self.cursor.arrive_live(seq),
+        };
+        if is_new {
+            self.consider(event, stream);
         }
+    }
+
+    /// Decides what becomes of one event of the lane.
+    pub(super) fn consider(&mut self, event: StoredEvent, stream: Stream) {
+        let seq = event.address.seq;
         if event.source != self.plan.spec.source {
             self.cursor.settle(seq);
             return;
         }
         let now = self.scope.rooms.clock.now();
-        let filter = &self.plan.filter;
+        if let Some(error) = self.cancelled.remove(&seq) {
+            self.settle_cancelled(&Job::fresh(event), error);
+            return;
+        }
+        let filter = self.plan.filter_at(event.address);
         let matches = filter.patterns().is_empty() || filter.matches(&self.scope.envelopes.of(&event));
         match admit(&self.plan.policy, &Candidate { matches, since: event.accepted_at, now }) {
-            Admission::Filtered => self.settle_filtered(&event, now),
+            Admission::Filtered => self.settle_filtered(&event, FILTER_MISMATCH, now),
             Admission::Expired => self.settle_unattempted(&Job::fresh(event), FinalState::Expired, "too-old"),
-            Admission::Attempt => self.queue.push_fresh(Job::fresh(event)),
+            Admission::Attempt => self.line_up(Job::fresh(event), stream, now),
+        }
+    }
+
+    /// Reads all debts of the binding, where what they say matters for later events.
+    async fn learn_debts(&mut self, now: Timestamp) {
+        let mut rows: Vec<Owed> = Vec::new();
+        loop {
+            let after = rows.last().map_or(Seq(0), |row| row.seq);
+            let page = self.scope.rooms.ledger().debts(self.scope.lane, self.binding.id, after, PAGE).await;
+            match page {
+                Ok(page) => {
+                    let is_last = page.len() < PAGE;
+                    rows.extend(page);
+                    if is_last {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(lane = %self.scope.lane, binding = %self.binding.name, %error, "cannot read the debts");
+                    self.due_at = Some(now.plus(DEBT_REST));
+                    return;
+                }
+            }
+        }
+        let requests = rows.extract_if(.., |row| row.reason == OwedReason::Cancelled).collect();
+        self.cancel(requests);
+        self.queue.learn(&rows, now);
+        if !self.is_learned {
+            self.recall(&rows);
+        }
+        // Without order, those that are due are asked for next.
+        self.due_at = (!self.plan.is_ordered()).then_some(now);
+        self.is_learned = true;
+    }
+
+    /// Does what operators asked for: gives up deliveries that are no debts yet.
+    fn cancel(&mut self, requests: Vec<Owed>) {
+        let now = self.scope.rooms.clock.now();
+        for request in requests {
+            let seq = request.seq;
+            let error = request.error.unwrap_or_else(|| {
+                ErrorInfo::platform(FailureClass::Function, "Operator.Cancelled", "cancelled")
+            });
+            if self.cursor.is_settled(seq) {
+                continue;
+            }
+            if let Some(job) = self.queue.remove(seq, now) {
+                self.settle_cancelled(&job, error);
+            } else if !self.cut(seq, error.clone()) {
+                self.cancelled.insert(seq, error);
+            }
         }
     }
 
@@ -145,9 +312,12 @@ impl Runner {
         };
         let full = due.due.len() >= limit;
         let mut deferred = false;
-        for owed in due.due {
+        let (requests, owed): (Vec<Owed>, Vec<Owed>) =
+            due.due.into_iter().partition(|row| row.reason == OwedReason::Cancelled);
+        self.cancel(requests);
+        for owed in owed {
             if self.cursor.is_settled(owed.seq) {
-                self.queue.push_debt(Job::debt(self.scope.lane, owed));
+                self.queue.push_due(Job::debt(self.scope.lane, owed, self.plan.spec.batch.bisect));
             } else {
                 // The cursor still holds the same place: first things first.
                 deferred = true;

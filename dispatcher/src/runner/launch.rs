@@ -1,53 +1,47 @@
-//! Deliveries leave the queue when there is a slot in the binding's and the function's gate and the function may be
-//! called.
+//! Deliveries leave the queue as a batch when there is a slot in the binding's and the function's gate, the rate allows
+//! it, the batch is full or has waited its time, and the function may be called.
 
 use std::sync::Arc;
 
-use bellwire_schemas::FinalState;
+use bellwire_schemas::{FinalState, Timestamp};
 use rand::Rng as _;
+use tokio::task::AbortHandle;
 
 use super::Runner;
 use super::attempt::{Permits, Right, attempt, expire};
 use super::part::MAX_UNFLUSHED;
-use crate::binding::{Admit, Binding, Target};
+use super::queue::{Job, Room};
+use crate::binding::{Admit, Binding, Pass, Target};
 use crate::decide::{Admission, Candidate, admit};
+
+/// An attempt that is out.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) jobs: Vec<Job>,
+    /// The lines of its batch.
+    pub(super) lines: Vec<u64>,
+    pub(super) abort: AbortHandle,
+}
 
 impl Runner {
     /// Starts as many attempts as there are slots for.
     pub(super) fn launch(&mut self) {
-        self.probe_at = None;
+        (self.probe_at, self.wake_at) = (None, None);
         while self.is_taking() && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED {
-            let Some(job) = self.queue.pop() else { break };
             let now = self.scope.rooms.clock.now();
-            let candidate = Candidate { matches: true, since: job.since, now };
-            if admit(&self.plan.policy, &candidate) == Admission::Expired {
-                if job.event.is_none() && self.plan.spec.on_failure.is_some() {
-                    let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
-                    let id = self.flights.spawn(expire(rooms, plan, job.clone())).id();
-                    self.aboard.insert(id, job);
-                } else {
-                    self.settle_unattempted(&job, FinalState::Expired, "too-old");
-                }
-                continue;
+            if !self.queue.has_ready(now) {
+                self.ready_since = None;
+                break;
             }
-            let Some(permits) = self.permits() else {
-                self.queue.put_back(job);
-                return;
-            };
+            let Some(room) = self.room(now) else { break };
+            let Some(permits) = self.permits() else { return };
             match self.plan.target.admit() {
                 Admit::Go(pass) => {
-                    self.board.update(|face| {
-                        face.running.insert(job.address.seq);
-                    });
-                    let random = self.rng.random();
-                    let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
-                    let right = Right { licence: Arc::clone(&self.scope.licence), pass, permits };
-                    let run = attempt(rooms, plan, job.clone(), right, random);
-                    let id = self.flights.spawn(run).id();
-                    self.aboard.insert(id, job);
+                    if !self.start(room, (pass, permits), now) {
+                        break;
+                    }
                 }
                 Admit::Later(at) => {
-                    self.queue.put_back(job);
                     self.probe_at = at;
                     break;
                 }
@@ -55,8 +49,95 @@ impl Runner {
         }
         // Nothing to start: a slot that was waited for goes to somebody else.
         self.permits = None;
-        if self.queue.len() == 0 {
+        if self.queue.len() == 0 && self.queue.rows() == 0 {
             self.entering = None;
+        }
+    }
+
+    /// A batch that could not be made whole does not wait for its window any more.
+    pub(super) fn hurry(&mut self) {
+        self.ready_since = Some(Timestamp::from_micros(0));
+    }
+
+    /// What the next batch may hold; `None` when it has to wait, for the rate or for more events.
+    fn room(&mut self, now: Timestamp) -> Option<Room> {
+        let batch = self.plan.spec.batch;
+        let bytes = usize::try_from(batch.bytes.0).unwrap_or(usize::MAX);
+        let mut room = Room { events: batch.size as usize, bytes, bisect: batch.bisect };
+        if !self.is_window_over(now) && !self.queue.may_fill(room) {
+            return None;
+        }
+        if let Some(rate) = self.plan.spec.rate {
+            match self.binding.meter.allowance(rate, self.binding.share(), room.events, now) {
+                Ok(events) => room.events = events,
+                Err(at) => {
+                    self.wake_at = Some(at);
+                    return None;
+                }
+            }
+        }
+        Some(room)
+    }
+
+    /// Whether a batch that is not full has waited long enough; if not, the time is noted.
+    fn is_window_over(&mut self, now: Timestamp) -> bool {
+        let window = self.plan.spec.batch.window;
+        if window.is_zero() {
+            return true;
+        }
+        let over = self.ready_since.get_or_insert(now).plus(window);
+        if over > now {
+            self.wake_at = Some(over);
+        }
+        over <= now
+    }
+
+    /// Starts one batch; false when it turned out not to be full and its window is not over.
+    fn start(&mut self, room: Room, (pass, permits): (Pass, Permits), now: Timestamp) -> bool {
+        let jobs = self.queue.take(room, now);
+        let mut lines: Vec<u64> = jobs.iter().map(|job| job.line).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
+        let is_full =
+            jobs.len() >= room.events || bytes >= room.bytes || jobs.iter().any(|job| job.most <= jobs.len());
+        if !is_full && !self.is_window_over(now) {
+            self.queue.put_back(jobs, now);
+            self.queue.landed(lines.into_iter(), now);
+            self.permits = Some(permits);
+            return false;
+        }
+        self.ready_since = None;
+        let (jobs, old): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
+            let candidate = Candidate { matches: true, since: job.since, now };
+            admit(&self.plan.policy, &candidate) != Admission::Expired
+        });
+        old.into_iter().for_each(|job| self.expire(job));
+        if jobs.is_empty() {
+            self.queue.landed(lines.into_iter(), now);
+            self.permits = Some(permits);
+            return true;
+        }
+        self.board.update(|face| face.running.extend(jobs.iter().map(|job| job.address.seq)));
+        if self.plan.spec.rate.is_some() {
+            self.binding.meter.spend(jobs.len());
+        }
+        let random = self.rng.random();
+        let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
+        let right = Right { licence: Arc::clone(&self.scope.licence), pass, permits };
+        let abort = self.flights.spawn(attempt(rooms, plan, jobs.clone(), right, random));
+        self.aboard.insert(abort.id(), Flight { jobs, lines, abort });
+        true
+    }
+
+    /// Ends a delivery that is too old for another attempt.
+    fn expire(&mut self, job: Job) {
+        if job.event.is_none() && self.plan.spec.on_failure.is_some() {
+            let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
+            let abort = self.flights.spawn(expire(rooms, plan, job.clone()));
+            self.aboard.insert(abort.id(), Flight { jobs: vec![job], lines: Vec::new(), abort });
+        } else {
+            self.settle_unattempted(&job, FinalState::Expired, "too-old");
         }
     }
 

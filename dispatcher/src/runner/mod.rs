@@ -4,12 +4,15 @@
 //! waits for a retry whose debt row is not flushed, and forgets nothing before the ledger has confirmed it. What is
 //! decided is decided in `decide.rs`; here it is done.
 //!
-//! Read `fill.rs` (what comes in), `launch.rs` and `attempt.rs` (what runs), `settle.rs` (what came of it), `part.rs`
-//! (what the ledger is told).
+//! Read `fill.rs` (what comes in), `queue/` (what waits), `launch.rs`, `load.rs` and `attempt.rs` (what runs),
+//! `settle.rs` (what came of it), `part.rs` (what the ledger is told).
 
+mod admit;
 mod attempt;
+mod cut;
 mod fill;
 mod launch;
+mod load;
 mod part;
 mod queue;
 mod settle;
@@ -17,10 +20,11 @@ mod settle;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bellwire_ledger::{Error, FlushOutcome};
-use bellwire_schemas::{Seq, Timestamp};
+use bellwire_schemas::{ErrorInfo, Seq, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{oneshot, watch};
@@ -29,8 +33,11 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::binding::{Binding, Board, Plan};
 use crate::cursor::Cursor;
 use crate::lane::{Request, Scope, Stop};
-use attempt::{Landed, Outcome, Permits};
-use queue::{Job, Queue};
+use admit::Burst;
+pub(crate) use admit::Singles;
+use attempt::{Landed, Permits};
+use launch::Flight;
+use queue::{Queue, Stream};
 
 pub use part::MAX_UNFLUSHED;
 use part::{Part, Sent};
@@ -58,11 +65,25 @@ pub(crate) struct Runner {
     version: u64,
     queue: Queue,
     flights: JoinSet<Landed>,
-    aboard: HashMap<Id, Job>,
+    aboard: HashMap<Id, Flight>,
+    /// Attempts that are broken off, with the deliveries that were given up.
+    cuts: HashMap<Id, Vec<(Seq, ErrorInfo)>>,
+    /// Deliveries to give up when they are read.
+    cancelled: HashMap<Seq, ErrorInfo>,
     entering: Option<Pin<Box<dyn Future<Output = Option<Permits>> + Send>>>,
     permits: Option<Permits>,
     part: Part,
     sent: Option<Sent>,
+    /// The burst of each key, when the binding waits for its end.
+    bursts: HashMap<u64, Burst>,
+    /// The line of each retry of a binding that lets one delivery of a key be under way.
+    retries: HashMap<Seq, u64>,
+    /// Whether the debts are known that later events depend on: nothing is read before.
+    is_learned: bool,
+    /// Since when a batch could be made.
+    ready_since: Option<Timestamp>,
+    /// When a batch is full enough, or the rate allows another.
+    wake_at: Option<Timestamp>,
     /// When to ask the ledger for debts.
     due_at: Option<Timestamp>,
     /// When the function may be probed.
@@ -92,7 +113,8 @@ impl Runner {
         let plan = Arc::clone(&plans.borrow_and_update());
         let seed = scope.rooms.seed ^ (u64::from(scope.lane.0) << 32) ^ u64::from(binding.id.0);
         let now = scope.rooms.clock.now();
-        Ok(Self {
+        binding.owned.fetch_add(1, Relaxed);
+        let mut runner = Self {
             board: binding.board(scope.lane),
             pokes: binding.pokes(),
             conditions: plan.target.changes(),
@@ -101,7 +123,14 @@ impl Runner {
             tail: scope.rooms.feed.tail(scope.lane),
             cursor: Cursor::resume(&checkpoint),
             version: checkpoint.version,
-            queue: Queue::default(),
+            queue: Queue::new(scope.lane, plan.ordering()),
+            is_learned: false,
+            bursts: HashMap::new(),
+            retries: HashMap::new(),
+            ready_since: None,
+            wake_at: None,
+            cuts: HashMap::new(),
+            cancelled: HashMap::new(),
             flights: JoinSet::new(),
             aboard: HashMap::new(),
             entering: None,
@@ -116,13 +145,16 @@ impl Runner {
             plans,
             scope,
             binding,
-        })
+        };
+        runner.is_learned = !runner.remembers();
+        Ok(runner)
     }
 
     /// Runs until the binding is dropped, the dispatcher stops, or the lane is lost.
     pub(crate) async fn run(mut self) {
         loop {
             self.adapt();
+            self.board.beat("reads", self.sent.is_some());
             self.fill().await;
             self.launch();
             if !self.send() {
@@ -132,6 +164,7 @@ impl Runner {
                 return;
             }
             self.publish();
+            self.board.beat("waits", self.sent.is_some());
             // With more to read, only a glance at what else happened.
             let woken = if self.can_read() { self.glance().await } else { self.wait().await };
             match woken {
@@ -149,12 +182,13 @@ impl Runner {
                 }
                 Woken::Poked => {
                     self.queue.drop_debts();
+                    self.break_off();
                     let now = self.scope.rooms.clock.now();
                     self.due_at = Some(now);
                     // A new debt may have come for a place whose end is committed but not confirmed: it is passed over
                     // now, so look again then.
                     if let Some(sent) = &mut self.sent {
-                        sent.next_due = Some(now);
+                        (sent.next_due, sent.is_poked) = (Some(now), true);
                     }
                 }
                 Woken::Other => {}
@@ -179,11 +213,33 @@ impl Runner {
             // Slots of another function are worth nothing.
             self.entering = None;
             self.permits = None;
+            self.reorder();
             self.reconsider();
         }
-        if *self.stop.borrow() >= Stop::Now && !self.flights.is_empty() {
+        // In order, what runs on leases that are not believed any more must not meet the next owner's attempts.
+        let is_adrift = self.plan.is_ordered() && !self.scope.licence.fence.is_open();
+        if (*self.stop.borrow() >= Stop::Now || is_adrift) && !self.flights.is_empty() {
             self.flights.abort_all();
         }
+    }
+
+    /// Starts the queue over when the plan's order is another one.
+    fn reorder(&mut self) {
+        if self.queue.is_ordered() == self.plan.is_ordered() {
+            if !self.remembers() {
+                self.is_learned = true;
+            }
+            return;
+        }
+        let fresh = self.queue.take_fresh();
+        let aboard = self.aboard.values().flat_map(|flight| flight.lines.iter().copied());
+        self.queue.reorder(self.plan.ordering(), aboard);
+        let now = self.scope.rooms.clock.now();
+        for job in fresh {
+            self.queue.push_fresh(job, Stream::Cursor, now);
+        }
+        self.due_at = Some(now);
+        self.is_learned = !self.remembers();
     }
 
     fn is_ending(&self) -> bool {
@@ -215,35 +271,43 @@ impl Runner {
 
     fn confirmed(&mut self) {
         let Some(sent) = self.sent.take() else { return };
-        for seq in sent.released {
-            self.queue.release(seq);
+        self.board.update(|face| face.no_progress = None);
+        let now = self.scope.rooms.clock.now();
+        for change in sent.changed {
+            self.queue.confirm(change, now);
         }
-        self.due_at = self.due_at.into_iter().chain(sent.next_due).min();
+        if !self.queue.is_ordered() || sent.is_poked {
+            self.due_at = self.due_at.into_iter().chain(sent.next_due).min();
+        }
     }
 
     fn joined(&mut self, landed: Result<(Id, Landed), JoinError>) {
         match landed {
-            Ok((id, landed)) => {
-                self.aboard.remove(&id);
-                self.land(landed);
+            Ok((id, mut landed)) => {
+                self.cuts.remove(&id);
+                let Some(flight) = self.aboard.remove(&id) else { return };
+                // Some may have become debts while they were out.
+                let debts: HashMap<_, _> =
+                    flight.jobs.into_iter().map(|job| (job.address, job.debt)).collect();
+                for (job, _) in &mut landed.jobs {
+                    if job.debt.is_none()
+                        && let Some(debt) = debts.get(&job.address)
+                    {
+                        job.debt.clone_from(debt);
+                    }
+                }
+                self.land(landed, &flight.lines);
             }
             Err(error) => {
-                let Some(job) = self.aboard.remove(&error.id()) else { return };
+                let Some(Flight { jobs, lines, .. }) = self.aboard.remove(&error.id()) else { return };
                 if error.is_cancelled() {
+                    self.broken_off(error.id(), jobs, &lines);
                     return;
                 }
-                tracing::error!(address = %job.address, %error, "an attempt broke down");
-                let now = self.scope.rooms.clock.now();
-                let called = Box::new(attempt::broken(&self.plan, &job, &error.to_string(), now));
-                if job.event.is_some() {
-                    self.land(Landed { job, outcome: Outcome::Called(called) });
-                } else {
-                    // A debt's event went down with its attempt, and a dead letter needs it.
-                    let rooms = Arc::clone(&self.scope.rooms);
-                    let run = attempt::with_event(rooms, Arc::clone(&self.plan), job.clone(), called);
-                    let id = self.flights.spawn(run).id();
-                    self.aboard.insert(id, job);
-                }
+                tracing::error!(binding = %self.binding.name, %error, "an attempt broke down");
+                let (rooms, plan) = (Arc::clone(&self.scope.rooms), Arc::clone(&self.plan));
+                let abort = self.flights.spawn(attempt::broken(rooms, plan, jobs.clone(), error.to_string()));
+                self.aboard.insert(abort.id(), Flight { jobs, lines, abort });
             }
         }
     }
@@ -253,13 +317,18 @@ impl Runner {
     }
 
     fn publish(&self) {
-        let stretched = self.cursor.is_stretched();
+        let (stalled, rows) = (self.stalled(), self.queue.rows());
+        let is_idle = !self.can_read() && self.queue.len() == 0;
         self.board.update(|face| {
             face.next_due = self.due_at;
             face.mark = self.cursor.mark();
             face.unflushed = self.unflushed();
             face.queued = self.queue.len();
-            face.stalled = stretched.then_some("cursor-span");
+            face.stalled = stalled;
+            face.parked = rows;
+            if is_idle {
+                face.no_progress = None;
+            }
         });
     }
 
@@ -307,15 +376,23 @@ impl Runner {
         let mark = self.part.moved_at.filter(|_| self.sent.is_none()).map(|at| at.plus(MARK_LINGER));
         let probe = self.probe_at.filter(|_| taking);
         let read = self.read_after.filter(|_| taking);
-        let at = due.into_iter().chain(mark).chain(probe).chain(read).min();
+        let line = self.queue.next_at().filter(|_| taking);
+        let wake = self.wake_at.filter(|_| taking);
+        let at = [due, mark, probe, read, line, wake].into_iter().flatten().min();
+        // In order, attempts are broken off when the leases run out.
+        let trust =
+            self.scope.licence.fence.left().filter(|_| self.plan.is_ordered() && !self.flights.is_empty());
+        let longest = trust.unwrap_or(LONGEST_SLEEP).clamp(Duration::from_millis(1), LONGEST_SLEEP);
         // Clocks count microseconds, timers milliseconds: never wake before the time has come.
-        at.map_or(LONGEST_SLEEP, |at| (at.since(now) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+        at.map_or(longest, |at| (at.since(now) + Duration::from_millis(1)).min(longest))
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
         self.board.update(|face| *face = Default::default());
+        self.binding.owned.fetch_sub(1, Relaxed);
+        self.binding.singles.forget(self.scope.lane);
     }
 }
 

@@ -4,6 +4,7 @@ use bellwire_ledger::{BindingFlush, DeadLetter, FlushOutcome, LogEntry, NewEvent
 use bellwire_schemas::{BindingId, Seq, Timestamp};
 use tokio::sync::oneshot;
 
+use super::queue::Change;
 use crate::cursor::Cursor;
 
 /// Outcomes that a crash may lose, and so deliveries that it may repeat, per binding and lane, besides those in flight.
@@ -25,8 +26,8 @@ pub(super) struct Part {
     pub(super) emitted: Vec<NewEvent>,
     /// What those weigh.
     pub(super) emitted_bytes: usize,
-    /// Debts whose rows this part removes or replaces.
-    pub(super) released: Vec<Seq>,
+    /// Debts whose rows this part writes or removes.
+    pub(super) changed: Vec<Change>,
     /// Since when the cursor has moved without anything else to say.
     pub(super) moved_at: Option<Timestamp>,
 }
@@ -35,15 +36,19 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) reply: oneshot::Receiver<FlushOutcome>,
-    pub(super) released: Vec<Seq>,
+    pub(super) changed: Vec<Change>,
     pub(super) next_due: Option<Timestamp>,
+    /// Debts changed in the ledger while it was under way.
+    pub(super) is_poked: bool,
     pub(super) weight: usize,
 }
 
 impl Part {
     /// How much a crash would lose.
     pub(super) fn weight(&self) -> usize {
-        self.log.len() + DEAD_WEIGHT * self.dead.len() + self.emitted_bytes / EMITTED_BYTES
+        self.log.len().max(self.owed.len())
+            + DEAD_WEIGHT * self.dead.len()
+            + self.emitted_bytes / EMITTED_BYTES
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,8 +75,9 @@ impl Part {
     ) -> (BindingFlush, Sent) {
         let sent = Sent {
             reply,
-            released: std::mem::take(&mut self.released),
+            changed: std::mem::take(&mut self.changed),
             next_due: self.owed.iter().map(|o| o.next_at).min(),
+            is_poked: false,
             weight: self.weight(),
         };
         let part = std::mem::take(self);

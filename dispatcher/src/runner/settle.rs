@@ -9,27 +9,64 @@ use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Timestamp};
 use bellwire_workers::Emission;
 
 use super::Runner;
-use super::attempt::{Called, Landed, Outcome, idempotency_key, shaped};
-use super::queue::Job;
-use crate::decide::Next;
+use super::attempt::{Called, End as Ending, Landed, idempotency_key, shaped};
+use super::queue::{Job, Stream};
+use crate::decide::{FAR, Next};
 use crate::sending::{self, Bounds, End, Report};
 use crate::shape::Account;
+
+/// The word for an event that the filter turned away.
+pub(super) const FILTER_MISMATCH: &str = "filter-mismatch";
 
 /// How much of what the function printed a dead letter keeps: the end of it.
 const DEAD_LOG_BYTES: usize = 4 << 10;
 
 impl Runner {
-    /// Takes the result of an attempt.
-    pub(super) fn land(&mut self, landed: Landed) {
-        let Landed { job, outcome } = landed;
+    /// Takes the result of an attempt; `lines`: those that were out with it.
+    pub(super) fn land(&mut self, landed: Landed, lines: &[u64]) {
+        let now = self.scope.rooms.clock.now();
+        let Landed { mut jobs, called } = landed;
+        jobs.sort_by_key(|(job, _)| job.address);
         self.board.update(|face| {
-            face.running.remove(&job.address.seq);
+            for (job, _) in &jobs {
+                face.running.remove(&job.address.seq);
+            }
         });
-        match outcome {
-            Outcome::Untried => self.queue.put_back(job),
-            Outcome::Missing => self.settle_missing(&job),
-            Outcome::Called(called) => self.settle_called(job, *called),
-            Outcome::Expired => self.settle_unattempted(&job, FinalState::Expired, "too-old"),
+        let half = jobs.len().div_ceil(2);
+        let mut emits = called.as_ref().map(|called| called.emitted());
+        let mut again = Vec::new();
+        for (mut job, end) in jobs {
+            match (end, &called) {
+                (Ending::Next { next, error, first_at }, Some(called)) => {
+                    if let Some(job) = self.settle_called(job, called, (next, error, first_at), &mut emits) {
+                        again.push(job);
+                    }
+                }
+                (Ending::Halved, _) => {
+                    job.most = half;
+                    self.hurry();
+                    again.push(job);
+                }
+                (Ending::Missing, _) => self.settle_missing(&job),
+                (Ending::Gone, _) => self.queue.forget(job.address.seq),
+                (Ending::Expired, _) => self.settle_unattempted(&job, FinalState::Expired, "too-old"),
+                (Ending::Behind | Ending::Untried | Ending::Next { .. }, _) => again.push(job),
+            }
+        }
+        self.queue.put_back(again, now);
+        for line in lines {
+            if self.queue.is_parked(*line) {
+                let followers = self.queue.park(*line);
+                self.spill(followers, now);
+            }
+        }
+        self.queue.landed(lines.iter().copied(), now);
+    }
+
+    /// Fresh deliveries that wait for their key become debts, so that the cursor passes them.
+    pub(super) fn spill(&mut self, jobs: Vec<Job>, now: Timestamp) {
+        for job in jobs {
+            self.owe(&job, job.attempts, now, job.error.clone(), OwedReason::Parked);
         }
     }
 
@@ -48,22 +85,29 @@ impl Runner {
         self.tell_settled(job.address, state, reason);
     }
 
-    /// The same for an event straight from the reader.
-    pub(super) fn settle_filtered(&mut self, event: &StoredEvent, now: Timestamp) {
+    /// Ends a delivery that somebody gave up; `error` says who.
+    pub(super) fn settle_cancelled(&mut self, job: &Job, error: ErrorInfo) {
+        let now = self.scope.rooms.clock.now();
+        let mut entry = self.entry(job, 0, now, LogOutcome::Final(FinalState::Discarded));
+        entry.error = Some(error);
+        if job.debt.is_none() {
+            // The row that asked for it.
+            self.part.settled.push(job.address.seq);
+        }
+        self.finish(job, entry);
+        self.tell_settled(job.address, FinalState::Discarded, "cancelled");
+    }
+
+    /// The same for an event that the filter, a debounce or a singleton turned away; `reason` is the word of it.
+    pub(super) fn settle_filtered(&mut self, event: &StoredEvent, reason: &'static str, now: Timestamp) {
+        let job = Job::fresh(event.clone());
+        let mut entry = self.entry(&job, 0, now, LogOutcome::Final(FinalState::Filtered));
+        if reason != FILTER_MISMATCH {
+            entry.error = Some(turned_away(reason));
+        }
         self.cursor.settle(event.address.seq);
-        self.part.log.push(LogEntry {
-            seq: event.address.seq,
-            attempt: 0,
-            at: now,
-            duration_ms: 0,
-            outcome: LogOutcome::Final(FinalState::Filtered),
-            error: None,
-            worker: String::new(),
-            version: String::new(),
-            revision: self.plan.record.revision,
-            replay: None,
-        });
-        self.tell_settled(event.address, FinalState::Filtered, "filter-mismatch");
+        self.part.log.push(entry);
+        self.tell_settled(event.address, FinalState::Filtered, reason);
     }
 
     fn settle_missing(&mut self, job: &Job) {
@@ -76,54 +120,80 @@ impl Runner {
         self.tell_settled(job.address, FinalState::Discarded, "event-missing");
     }
 
-    fn settle_called(&mut self, job: Job, mut called: Called) {
-        if let Next::Wait { .. } = called.next {
-            self.queue.put_back(job);
-            return;
+    /// Notes what follows a call for one delivery of it; gives it back when the call did not count.
+    fn settle_called(
+        &mut self,
+        job: Job,
+        called: &Called,
+        (next, error, first_at): (Next, Option<ErrorInfo>, Timestamp),
+        emits: &mut Option<Vec<Emission>>,
+    ) -> Option<Job> {
+        if let Next::Wait { .. } = next {
+            return Some(job);
         }
         let number = job.attempts.saturating_add(1);
-        let outcome = match called.next {
+        let outcome = match next {
             Next::Delivered => LogOutcome::Final(FinalState::Delivered),
             Next::Dead(_) => LogOutcome::Final(FinalState::Dead),
             Next::Expired => LogOutcome::Final(FinalState::Expired),
-            Next::Retry { .. } | Next::Wait { .. } => LogOutcome::Failed,
+            Next::Retry { .. } | Next::Blocked(_) | Next::Wait { .. } => LogOutcome::Failed,
         };
-        self.tell_attempt(&job, number, &called, outcome);
+        self.tell_attempt(&job, number, called, (&next, error.as_ref()), outcome);
         let mut entry = self.entry(&job, number, called.started_at, outcome);
         entry.duration_ms = u32::try_from(called.result.duration.as_millis()).unwrap_or(u32::MAX);
-        entry.worker = called.result.worker;
-        entry.version = called.result.version;
-        let end = match (&called.next, &called.result.answer) {
-            (Next::Delivered, Ok(answer)) => Some(End::Delivered(answer)),
-            (Next::Dead(_), Err(error)) => Some(End::Dead(error)),
-            (Next::Expired, Err(error)) => Some(End::Expired(Some(error))),
+        entry.worker.clone_from(&called.result.worker);
+        entry.version.clone_from(&called.result.version);
+        let end = match (&next, &called.result.answer, &error) {
+            (Next::Delivered, Ok(answer), _) => Some(End::Delivered(answer)),
+            (Next::Dead(_), _, Some(error)) => Some(End::Dead(error)),
+            (Next::Expired, _, Some(error)) => Some(End::Expired(Some(error))),
             _ => None,
         };
         if let Some(end) = end {
             self.send_on(&job, end, called.ended_at, (number, &called.request_id, &entry.version));
         }
-        if let (Next::Delivered, Ok(answer)) = (&called.next, &mut called.result.answer) {
-            let emitted = std::mem::take(&mut answer.emitted);
+        if next == Next::Delivered
+            && let Some(emitted) = emits.take()
+        {
             self.emit(&job, emitted, called.ended_at);
         }
-        let error = called.result.answer.err();
         entry.error.clone_from(&error);
-        match (called.next, error) {
-            (Next::Retry { at }, error) => self.owe(&job, entry, number, at, error),
+        let reason = job.debt.clone().unwrap_or(OwedReason::Retry);
+        match (next, error) {
+            (Next::Retry { at }, error) => {
+                self.part.log.push(entry);
+                let reason = if reason == OwedReason::Parked { OwedReason::Retry } else { reason };
+                self.owe(&job, number, at, error, reason);
+            }
+            (Next::Blocked(_), error) => {
+                self.part.log.push(entry);
+                self.owe(&job, number, FAR, error, OwedReason::Blocked);
+            }
             (Next::Dead(_), Some(error)) => {
-                if let Some(event) = &job.event {
-                    let logs = tail(called.result.logs);
-                    let event = StoredEvent::clone(event);
-                    let (died_at, first_at) = (called.ended_at, called.first_at);
-                    let (binding, attempts, fingerprint) = (self.plan.record.id, number, fingerprint(&error));
-                    let dead =
-                        DeadLetter { binding, event, died_at, first_at, attempts, error, fingerprint, logs };
-                    self.part.dead.push(dead);
-                }
+                self.bury(&job, number, called, first_at, error);
                 self.finish(&job, entry);
             }
             _ => self.finish(&job, entry),
         }
+        None
+    }
+
+    fn bury(&mut self, job: &Job, attempts: u32, called: &Called, first_at: Timestamp, error: ErrorInfo) {
+        let Some(event) = &job.event else { return };
+        let logs = tail(called.result.logs.clone());
+        let event = StoredEvent::clone(event);
+        let (binding, fingerprint) = (self.plan.record.id, fingerprint(&error));
+        let died_at = called.ended_at;
+        self.part.dead.push(DeadLetter {
+            binding,
+            event,
+            died_at,
+            first_at,
+            attempts,
+            error,
+            fingerprint,
+            logs,
+        });
     }
 
     /// Puts what the binding sends after this end beside the outcome. `last`: attempts made, the last one's request id
@@ -145,7 +215,7 @@ impl Runner {
             account: Account::default(),
         };
         let bounds = Bounds { lanes: rooms.ledger().lanes(), event_bytes: rooms.event_bytes };
-        let request = shaped(&self.plan, stored).payload;
+        let request = shaped(&self.plan, &[stored.as_ref()]).payload;
         let binding = self.plan.record.name.as_str();
         let new = sending::event(binding, sending, stored, &report, &request, bounds);
         self.part.emit(new);
@@ -162,30 +232,46 @@ impl Runner {
         }
     }
 
-    fn owe(&mut self, job: &Job, entry: LogEntry, attempts: u32, at: Timestamp, error: Option<ErrorInfo>) {
-        self.part.log.push(entry);
-        let reason = job.debt.clone().unwrap_or(OwedReason::Retry);
-        let seq = job.address.seq;
-        self.part.owed.push(Owed { seq, attempts, next_at: at, since: job.since, error, reason, key: None });
-        match job.debt {
-            Some(_) => self.part.released.push(seq),
-            None => self.cursor.settle(seq),
+    /// Writes a debt, new or another state of one.
+    pub(super) fn owe(
+        &mut self,
+        job: &Job,
+        attempts: u32,
+        at: Timestamp,
+        error: Option<ErrorInfo>,
+        reason: OwedReason,
+    ) {
+        let now = self.scope.rooms.clock.now();
+        let key = job.key().map(str::to_owned);
+        let owed = Owed { seq: job.address.seq, attempts, next_at: at, since: job.since, error, reason, key };
+        if self.plan.spec.singleton.is_some() && owed.reason == OwedReason::Retry {
+            self.retries.insert(owed.seq, job.line);
+        }
+        let change = self.queue.owe(&owed, job.line, now);
+        self.part.changed.push(change);
+        self.part.owed.push(owed);
+        if job.debt.is_none() {
+            self.cursor.settle(job.address.seq);
         }
     }
 
-    fn finish(&mut self, job: &Job, entry: LogEntry) {
+    pub(super) fn finish(&mut self, job: &Job, entry: LogEntry) {
         self.part.log.push(entry);
+        if self.plan.spec.singleton.is_some() {
+            self.binding.singles.leave(job.address);
+            self.retries.remove(&job.address.seq);
+        }
         let seq = job.address.seq;
         match job.debt {
             Some(_) => {
                 self.part.settled.push(seq);
-                self.part.released.push(seq);
+                self.part.changed.push(self.queue.end(job));
             }
             None => self.cursor.settle(seq),
         }
     }
 
-    fn entry(&self, job: &Job, attempt: u32, at: Timestamp, outcome: LogOutcome) -> LogEntry {
+    pub(super) fn entry(&self, job: &Job, attempt: u32, at: Timestamp, outcome: LogOutcome) -> LogEntry {
         LogEntry {
             seq: job.address.seq,
             attempt,
@@ -195,12 +281,12 @@ impl Runner {
             error: None,
             worker: String::new(),
             version: String::new(),
-            revision: self.plan.record.revision,
+            revision: self.plan.revision_at(job.address),
             replay: job.replay().cloned(),
         }
     }
 
-    fn tell_settled(&self, address: Address, state: FinalState, reason: &str) {
+    pub(super) fn tell_settled(&self, address: Address, state: FinalState, reason: &str) {
         let live = &self.scope.rooms.live;
         if live.receiver_count() > 0 {
             let (at, binding) = (self.scope.rooms.clock.now(), self.plan.record.name.clone());
@@ -208,7 +294,14 @@ impl Runner {
         }
     }
 
-    fn tell_attempt(&self, job: &Job, number: u32, called: &Called, outcome: LogOutcome) {
+    fn tell_attempt(
+        &self,
+        job: &Job,
+        number: u32,
+        called: &Called,
+        (next, error): (&Next, Option<&ErrorInfo>),
+        outcome: LogOutcome,
+    ) {
         let live = &self.scope.rooms.live;
         if live.receiver_count() == 0 {
             return;
@@ -227,9 +320,9 @@ impl Runner {
                 LogOutcome::Final(state) => Some(state),
                 LogOutcome::Failed => None,
             },
-            error: called.result.answer.as_ref().err().cloned(),
-            next_at: match called.next {
-                Next::Retry { at } => Some(at),
+            error: error.cloned(),
+            next_at: match next {
+                Next::Retry { at } => Some(*at),
                 _ => None,
             },
             logs: called.result.logs.clone(),
@@ -240,10 +333,15 @@ impl Runner {
     pub(super) fn reconsider(&mut self) {
         for job in self.queue.take_fresh() {
             if let Some(event) = job.event.map(Arc::unwrap_or_clone) {
-                self.consider(event);
+                self.consider(event, Stream::Cursor);
             }
         }
     }
+}
+
+/// Why an event was turned away, as its line in the log says it.
+fn turned_away(reason: &str) -> ErrorInfo {
+    ErrorInfo::platform(FailureClass::Function, &format!("Delivery.{reason}"), "")
 }
 
 /// The last lines within the limit; a line that alone is longer is cut at its start.

@@ -142,7 +142,7 @@ async fn old_deliveries_expire_before_and_after_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_filter_counts_for_what_has_not_started() {
+async fn a_changed_filter_counts_for_what_comes_after_it() {
     let functions = Functions::new(|_, _| Act::Answer);
     let mut spec = binding("f", "in");
     spec.filter = vec![json!({"data": {"n": [0]}})];
@@ -156,11 +156,22 @@ async fn a_changed_filter_counts_for_what_has_not_started() {
     let delivery = &found.deliveries[0];
     assert_eq!((delivery.state.as_str(), delivery.revision), ("filtered", 1));
     assert!(delivery.detail.as_ref().unwrap().contains("data.n"), "{:?}", delivery.detail);
+    // What was accepted before the change is judged as it was then, whenever its turn comes.
+    world.handle().set_paused(
+        &"f:in".into(),
+        Some(Pause { since: world.clock.now(), by: "ana".into(), reason: "".into() }),
+    );
+    let late = world.send("in", events(6, 8)).await[0];
     world.specs[0].filter = vec![json!({"data": {"n": [{"numeric": [">", 3]}]}})];
     world.apply().await;
     world.send("in", events(3, 6)).await;
+    world.handle().set_paused(&"f:in".into(), None);
     world.settled().await;
     assert_eq!(world.functions.count("f"), 3);
+    let found = explain(&world.ledger, Some(world.handle()), late, world.clock.now()).await.unwrap().unwrap();
+    assert_eq!((found.deliveries[0].state.as_str(), found.deliveries[0].revision), ("filtered", 1));
+    let since = world.ledger.revisions(world.id("f:in").await).await.unwrap()[1].since[&Lane(1)];
+    assert_eq!(since.0, 5, "the change is recorded with its place");
     let again =
         explain(&world.ledger, Some(world.handle()), address, world.clock.now()).await.unwrap().unwrap();
     assert_eq!(again.deliveries[0].detail, delivery.detail, "explained by the filter of its revision");
@@ -309,4 +320,20 @@ async fn a_pause_during_a_reload_holds() {
     world.send("in", events(0, 1)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(world.functions.calls().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_does_not_get_on_is_told_and_replaced() {
+    let mut world = World::new(1, Functions::new(|_, _| Act::Answer), vec![binding("f", "in")]).await;
+    let mut facts = world.live.subscribe();
+    world.ledger.hang_next_due();
+    world.start().await;
+    world.send("in", events(0, 5)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.functions.calls().len(), 0);
+    world.settled().await;
+    assert_eq!(world.functions.calls().len(), 5);
+    let is_told = std::iter::from_fn(|| facts.try_recv().ok())
+        .any(|fact| matches!(fact, Fact::Condition { state, .. } if state == "stalled"));
+    assert!(is_told);
 }

@@ -2,8 +2,11 @@
 //! along with it.
 
 mod accounts;
+mod batches;
 mod conditions;
+mod flow;
 mod operators;
+mod order;
 mod sending;
 mod several;
 mod speed;

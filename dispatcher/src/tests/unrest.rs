@@ -27,7 +27,13 @@ fn temper() -> std::sync::Arc<Functions> {
     })
 }
 
-async fn unrest(world: &mut World, peers: &mut Vec<Peer>, rng: &mut StdRng, next: &mut u128) {
+pub(super) async fn unrest(
+    world: &mut World,
+    peers: &mut Vec<Peer>,
+    rng: &mut StdRng,
+    next: &mut u128,
+    harsh: bool,
+) {
     let some = |rng: &mut StdRng, peers: &Vec<Peer>| rng.random_range(0..peers.len().max(1));
     match rng.random_range(0..12) {
         0 | 1 if peers.len() < MOST_PEERS => {
@@ -61,7 +67,7 @@ async fn unrest(world: &mut World, peers: &mut Vec<Peer>, rng: &mut StdRng, next
             world.ledger.refuse_heartbeats(silent.id, false);
         }
         // Taken for dead while it is alive, as when the database's clock jumps.
-        7 if !peers.is_empty() => world.ledger.expire(peers[some(rng, peers)].id),
+        7 if harsh && !peers.is_empty() => world.ledger.expire(peers[some(rng, peers)].id),
         8 => world.ledger.fail_next_flush(Error::Unavailable("a test said so".into())),
         9 => world.ledger.commit_then_fail_flush(Error::Unavailable("a test said so".into())),
         _ => tokio::time::sleep(Duration::from_millis(rng.random_range(0..500))).await,
@@ -79,7 +85,7 @@ async fn run(seed: u64) {
         let batch = rng.random_range(1..12).min(EVENTS - sent.len());
         let events = (sent.len()..sent.len() + batch).map(|n| event(&format!("e{n}"), &json!(n))).collect();
         sent.extend(world.send_through(&feed, "in", events).await);
-        unrest(&mut world, &mut peers, &mut rng, &mut next).await;
+        unrest(&mut world, &mut peers, &mut rng, &mut next, true).await;
     }
     world.settled().await;
     for record in world.ledger.bindings().await.unwrap() {

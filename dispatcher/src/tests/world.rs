@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use bellwire_schemas::{
 };
 use bellwire_workers::{Answer, Invocation, InvocationResult, Invoker};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -35,6 +35,8 @@ pub(super) enum Act {
     Answer,
     After(Duration),
     Fail(FailureClass, &'static str),
+    /// Answers after a while and reports these events.
+    Report(Duration, Vec<String>),
     Hang,
     Panic,
 }
@@ -43,8 +45,21 @@ pub(super) enum Act {
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) function: String,
+    /// The id of its first event.
     pub(super) id: String,
+    /// All of them.
+    pub(super) ids: Vec<String>,
     pub(super) key: String,
+}
+
+/// A call from its start to its end; `from` and `to` count all starts and ends.
+#[derive(Clone, Debug)]
+pub(super) struct Span {
+    pub(super) ids: Vec<String>,
+    pub(super) from: u64,
+    pub(super) to: Option<u64>,
+    /// Events that it dealt with.
+    pub(super) done: Vec<String>,
 }
 
 type Script = dyn Fn(&Call, usize) -> Act + Send + Sync;
@@ -52,6 +67,8 @@ type Script = dyn Fn(&Call, usize) -> Act + Send + Sync;
 pub(super) struct Functions {
     script: Mutex<Arc<Script>>,
     calls: Mutex<Vec<Call>>,
+    spans: Mutex<Vec<Span>>,
+    moments: AtomicU64,
     running: AtomicUsize,
     most: AtomicUsize,
 }
@@ -61,6 +78,8 @@ impl Functions {
         Arc::new(Self {
             script: Mutex::new(Arc::new(script)),
             calls: Mutex::default(),
+            spans: Mutex::default(),
+            moments: AtomicU64::new(0),
             running: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         })
@@ -78,17 +97,27 @@ impl Functions {
         self.calls.lock().unwrap().iter().filter(|c| c.function == function).count()
     }
 
+    pub(super) fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::SeqCst)
+    }
+
     /// Most calls at once so far.
     pub(super) fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
 }
 
-struct Inside<'a>(&'a Functions);
+struct Inside<'a>(&'a Functions, usize);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
+        let to = self.0.moment();
+        self.0.spans.lock().unwrap()[self.1].to = Some(to);
     }
 }
 
@@ -97,17 +126,29 @@ impl Invoker for Functions {
     async fn invoke(&self, invocation: Invocation) -> InvocationResult {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
-        let _inside = Inside(self);
         let body: Value = serde_json::from_slice(&invocation.payload).unwrap();
-        let id = body["id"].as_str().unwrap_or_default().to_owned();
-        let call = Call { function: invocation.function.to_string(), id, key: invocation.idempotency_key };
+        let one = std::slice::from_ref(&body);
+        let events = body.as_array().map_or(one, Vec::as_slice);
+        let ids: Vec<String> = events.iter().filter_map(|e| Some(e["id"].as_str()?.to_owned())).collect();
+        let id = ids.first().cloned().unwrap_or_default();
+        let (function, key) = (invocation.function.to_string(), invocation.idempotency_key);
+        let call = Call { function, id, ids: ids.clone(), key };
         let number = {
             let mut calls = self.calls.lock().unwrap();
             calls.push(call.clone());
             calls.iter().filter(|c| c.key == call.key).count()
         };
+        let place = {
+            let from = self.moment();
+            let mut spans = self.spans.lock().unwrap();
+            spans.push(Span { ids: ids.clone(), from, to: None, done: Vec::new() });
+            spans.len() - 1
+        };
+        let _inside = Inside(self, place);
         let script = Arc::clone(&self.script.lock().unwrap());
-        let answer = match script(&call, number) {
+        let act = script(&call, number);
+        let reports = matches!(act, Act::Report(..));
+        let answer = match act {
             Act::Answer => Ok(Answer::default()),
             Act::After(wait) => {
                 tokio::time::sleep(wait).await;
@@ -117,9 +158,21 @@ impl Invoker for Functions {
                 tokio::time::sleep(Duration::from_millis(3)).await;
                 Err(ErrorInfo::platform(class, kind, "as told"))
             }
+            Act::Report(wait, failed) => {
+                tokio::time::sleep(wait).await;
+                let all = ids.iter().filter(|id| !failed.contains(id)).cloned().collect();
+                self.spans.lock().unwrap()[place].done = all;
+                let report = |id: &String| json!({ "itemIdentifier": id });
+                let answer = json!({ "batchItemFailures": failed.iter().map(report).collect::<Vec<_>>() });
+                let payload = Bytes::from(answer.to_string());
+                Ok(Answer { payload, ..Answer::default() })
+            }
             Act::Hang => std::future::pending().await,
             Act::Panic => panic!("as told"),
         };
+        if answer.is_ok() && !reports {
+            self.spans.lock().unwrap()[place].done = ids;
+        }
         InvocationResult {
             answer,
             duration: Duration::from_millis(1),
@@ -275,6 +328,32 @@ impl World {
         self.send_through(&feed, source, events).await
     }
 
+    /// Sends events with keys, each into the lane of its key.
+    pub(super) async fn send_keyed(
+        &self,
+        feed: &Feed,
+        source: &str,
+        events: Vec<(Event, &str)>,
+    ) -> Vec<Address> {
+        let fresh = |(event, key): (Event, &str)| NewEvent {
+            source: SourceName::new(source),
+            lane: lane_of(Some(key), 0, self.ledger.lanes()),
+            key: Some(key.to_owned()),
+            dedup: None,
+            event: Arc::new(event),
+        };
+        let append = Append {
+            append_id: Uuid::new_v4(),
+            events: events.into_iter().map(fresh).collect(),
+            positions: Vec::new(),
+            quarantined: Vec::new(),
+        };
+        let accepted = |item: &Arrival| match item {
+            Arrival::Accepted(address) | Arrival::Duplicate(address) => *address,
+        };
+        feed.append(append).await.unwrap().items.iter().map(accepted).collect()
+    }
+
     /// Sends by the intake of another controller.
     pub(super) async fn send_through(
         &mut self,
@@ -337,7 +416,7 @@ impl World {
                 "never: {what}; {:?}",
                 self.handle.as_ref().map(Handle::bindings)
             );
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

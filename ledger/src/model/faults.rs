@@ -14,6 +14,7 @@ pub(super) struct Faults {
     pub before_flush: VecDeque<Error>,
     pub after_flush: VecDeque<Error>,
     pub unheard: BTreeSet<ControllerId>,
+    pub hangs: bool,
     pub full: bool,
     pub closed: bool,
 }

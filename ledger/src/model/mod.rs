@@ -81,6 +81,11 @@ impl ModelLedger {
         self.lock().faults.before_flush.push_back(error);
     }
 
+    /// Never answers the next question for due debts.
+    pub fn hang_next_due(&self) {
+        self.lock().faults.hangs = true;
+    }
+
     /// Commits the next flush and answers this error all the same: an unknown outcome.
     pub fn commit_then_fail_flush(&self, error: Error) {
         self.lock().faults.after_flush.push_back(error);
@@ -257,6 +262,9 @@ impl Ledger for ModelLedger {
         now: Timestamp,
         limit: usize,
     ) -> Result<DueRetries, Error> {
+        if std::mem::take(&mut self.lock().faults.hangs) {
+            std::future::pending::<()>().await;
+        }
         self.ask(|s| Ok(s.due(lane, binding, now, limit)))
     }
 

@@ -1,0 +1,172 @@
+//! Batches: how they are made, and what becomes of their events when they fail in part or as a whole.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bellwire_ledger::{Ledger, LogOutcome};
+use bellwire_schemas::service::{Batch, BindingSpec};
+use bellwire_schemas::{Address, ByteSize, Event, FailureClass, FinalState};
+use serde_json::json;
+
+use super::world::{Act, Functions, World, binding, event};
+
+fn batched(batch: Batch) -> BindingSpec {
+    BindingSpec { batch, ..binding("f", "in") }
+}
+
+fn events(count: usize) -> Vec<Event> {
+    (0..count).map(|n| event(&format!("e{n}"), &json!(n))).collect()
+}
+
+/// Attempts of each event by number, and how it ended.
+async fn ends(world: &World, sent: &[Address]) -> Vec<(u32, FinalState)> {
+    let mut all = Vec::new();
+    for address in sent {
+        let log = world.ledger.log(*address, None).await.unwrap();
+        let last = &log.last().unwrap().1;
+        let LogOutcome::Final(state) = last.outcome else { panic!("{address} has not ended") };
+        all.push((last.attempt, state));
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_what_is_there_and_keeps_to_its_size() {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let mut world = World::new(1, functions, vec![batched(Batch::of(10))]).await;
+    world.start().await;
+    world.send("in", events(1)).await;
+    world.settled().await;
+    world.send("in", events(25)).await;
+    world.settled().await;
+    let sizes: Vec<usize> = world.functions.calls().iter().map(|c| c.ids.len()).collect();
+    assert_eq!(sizes, [1, 10, 10, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_gathers_and_a_full_batch_does_not_wait_for_it() {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let window = Duration::from_secs(5);
+    let mut world = World::new(1, functions, vec![batched(Batch { window, ..Batch::of(10) })]).await;
+    world.start().await;
+    let from = world.clock.now();
+    for n in 0..4 {
+        world.send("in", vec![event(&format!("w{n}"), &json!(n))]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(world.functions.calls().is_empty());
+    world.settled().await;
+    let took = world.clock.now().since(from);
+    assert!((4_900..6_500).contains(&took.as_millis()), "{took:?}");
+    world.send("in", events(10)).await;
+    let from = world.clock.now();
+    world.settled().await;
+    assert!(world.clock.now().since(from) < Duration::from_secs(2));
+    let sizes: Vec<usize> = world.functions.calls().iter().map(|c| c.ids.len()).collect();
+    assert_eq!(sizes, [4, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_bound_a_batch_and_a_larger_event_goes_alone() {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let batch = Batch { bytes: ByteSize(4_000), ..Batch::of(100) };
+    let mut world = World::new(1, functions, vec![batched(batch)]).await;
+    world.start().await;
+    let text = |n: usize| json!("x".repeat(if n == 4 { 9_000 } else { 1_100 }));
+    world.send("in", (0..8).map(|n| event(&format!("e{n}"), &text(n))).collect()).await;
+    world.settled().await;
+    let sizes: Vec<usize> = world.functions.calls().iter().map(|c| c.ids.len()).collect();
+    assert_eq!(sizes, [3, 1, 1, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reported_events_alone_are_tried_again() {
+    let functions = Functions::new(|call, _| {
+        let failed = ["e3", "e7"].map(str::to_owned).into_iter().filter(|id| call.ids.contains(id)).collect();
+        Act::Report(Duration::ZERO, failed)
+    });
+    let mut world = World::new(1, functions, vec![batched(Batch::of(10))]).await;
+    world.start().await;
+    let sent = world.send("in", events(10)).await;
+    world.settled().await;
+    for (n, end) in ends(&world, &sent).await.into_iter().enumerate() {
+        let expected = if n == 3 || n == 7 { (4, FinalState::Dead) } else { (1, FinalState::Delivered) };
+        assert_eq!(end, expected, "e{n}");
+    }
+    assert_eq!(world.functions.calls().len(), 4, "what was reported together comes back together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_cannot_be_understood_fails_the_batch() {
+    let functions = Functions::new(|_, number| match number {
+        1 => Act::Report(Duration::ZERO, vec!["unknown".into()]),
+        _ => Act::Answer,
+    });
+    let batch = Batch { bisect: false, ..Batch::of(10) };
+    let mut world = World::new(1, functions, vec![batched(batch)]).await;
+    world.start().await;
+    let sent = world.send("in", events(5)).await;
+    world.settled().await;
+    assert!(ends(&world, &sent).await.iter().all(|end| *end == (2, FinalState::Delivered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poison_is_found_by_halving_and_the_others_use_one_attempt() {
+    for class in [FailureClass::Function, FailureClass::Crash, FailureClass::Timeout] {
+        let functions = Functions::new(move |call, _| match call.ids.iter().any(|id| id == "e37") {
+            true => Act::Fail(class, "ValueError"),
+            false => Act::Answer,
+        });
+        let mut world = World::new(1, functions, vec![batched(Batch::of(100))]).await;
+        world.start().await;
+        let sent = world.send("in", events(100)).await;
+        world.settled().await;
+        for (n, end) in ends(&world, &sent).await.into_iter().enumerate() {
+            let expected = if n == 37 { (4, FinalState::Dead) } else { (1, FinalState::Delivered) };
+            assert_eq!(end, expected, "e{n}");
+        }
+        let calls = world.functions.calls();
+        let hit = calls.iter().filter(|c| c.ids.iter().any(|id| id == "e37"));
+        let sizes: Vec<usize> = hit.map(|c| c.ids.len()).collect();
+        assert_eq!(sizes[sizes.len() - 4..], [1, 1, 1, 1], "what failed alone is tried alone");
+        assert!(sizes.len() <= 8 + 3 && calls.len() <= 20, "{sizes:?} of {}", calls.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_halving_everything_comes_back_together() {
+    let functions = Functions::new(|call, _| match call.ids.iter().any(|id| id == "e3") {
+        true => Act::Fail(FailureClass::Function, "ValueError"),
+        false => Act::Answer,
+    });
+    let batch = Batch { bisect: false, ..Batch::of(10) };
+    let mut world = World::new(1, functions, vec![batched(batch)]).await;
+    world.start().await;
+    let sent = world.send("in", events(10)).await;
+    world.settled().await;
+    let states: BTreeMap<_, usize> =
+        ends(&world, &sent).await.into_iter().fold(BTreeMap::new(), |mut all, end| {
+            *all.entry(end).or_default() += 1;
+            all
+        });
+    assert_eq!(states, BTreeMap::from([((4, FinalState::Dead), 10)]));
+    assert_eq!(world.functions.calls().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_survive_a_crash_with_nothing_lost() {
+    let functions = Functions::new(|_, _| Act::After(Duration::from_millis(30)));
+    let mut world = World::new(2, functions, vec![batched(Batch::of(7))]).await;
+    world.start().await;
+    let mut sent = Vec::new();
+    for n in 0..30 {
+        sent.extend(world.send("in", (0..5).map(|m| event(&format!("c{n}-{m}"), &json!(n))).collect()).await);
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        if n % 10 == 9 {
+            world.crash();
+            world.start().await;
+        }
+    }
+    world.settled().await;
+    assert!(ends(&world, &sent).await.iter().all(|(_, state)| *state == FinalState::Delivered));
+}
