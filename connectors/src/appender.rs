@@ -195,7 +195,7 @@ impl Appender {
             let error = match self.try_append(&append, items).await {
                 Ok(appended) => {
                     crash_point("append.after_commit_before_ack");
-                    self.sources(items, |source| self.meter.healthy(source));
+                    self.sources(items, |source| self.healthy(source));
                     return Ok(appended);
                 }
                 Err(error) => error,
@@ -233,13 +233,36 @@ impl Appender {
             Error::Full(why) => (Kind::Paused, format!("{LEDGER_FULL}: {why}")),
             other => (Kind::Failing, other.to_string()),
         };
-        let (now, mut news) = (self.clock.now(), false);
-        let mut note = |source: &SourceName| news |= self.meter.trouble(source, kind, reason.clone(), now);
+        let mut news = false;
+        let mut note = |source: &SourceName| news |= self.trouble(source, kind, reason.clone());
         self.sources(items, &mut note);
         if let Patience::Stopped(_, source) = patience {
             note(source);
         }
         news
+    }
+
+    /// Notes trouble of a source, and tells it when a source stands still from now on; returns whether it is news.
+    pub(crate) fn trouble(&self, source: &SourceName, kind: Kind, reason: String) -> bool {
+        let news = self.meter.trouble(source, kind, reason.clone(), self.clock.now());
+        if news && kind != Kind::Failing {
+            self.announce(source, kind.word(), reason);
+        }
+        news
+    }
+
+    /// Notes that intake of a source works, and tells it when it stood still.
+    pub(crate) fn healthy(&self, source: &SourceName) {
+        if self.meter.healthy(source).is_some_and(|kind| kind != Kind::Failing) {
+            self.announce(source, "resumed", String::new());
+        }
+    }
+
+    /// Tells that a source changed its condition.
+    pub(crate) fn announce(&self, source: &SourceName, state: &str, detail: String) {
+        let (at, subject) = (self.clock.now(), source.to_string());
+        // Nobody listening is fine: a fact is only news.
+        let _ = self.live.send(Fact::Condition { at, subject, state: state.into(), detail });
     }
 
     fn build(&self, items: &[Item], positions: &[PositionAdvance]) -> Append {

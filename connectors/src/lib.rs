@@ -19,6 +19,7 @@ pub mod memory;
 mod message;
 mod meter;
 pub mod object_store;
+#[cfg(any(feature = "rabbitmq", feature = "sqs"))]
 mod opening;
 pub mod outlets;
 pub mod pressure;

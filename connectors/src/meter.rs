@@ -115,18 +115,15 @@ impl Meter {
         }
     }
 
-    /// Notes that intake of a source works.
-    pub(crate) fn healthy(&self, source: &SourceName) {
-        if let Some(gauge) = self.lock().get_mut(source) {
-            gauge.trouble = None;
-        }
+    /// Notes that intake of a source works; returns the trouble that is over.
+    pub(crate) fn healthy(&self, source: &SourceName) -> Option<Kind> {
+        Some(self.lock().get_mut(source)?.trouble.take()?.kind)
     }
 
-    /// Notes that a source which had stalled may be idle by right; other troubles stay.
-    pub(crate) fn unstalled(&self, source: &SourceName) {
-        if let Some(gauge) = self.lock().get_mut(source) {
-            gauge.trouble.take_if(|trouble| trouble.kind == Kind::Stalled);
-        }
+    /// Notes that a source which had stalled may be idle by right; other troubles stay. Returns whether it had.
+    pub(crate) fn unstalled(&self, source: &SourceName) -> bool {
+        let stalled = |trouble: &mut Trouble| trouble.kind == Kind::Stalled;
+        self.lock().get_mut(source).and_then(|gauge| gauge.trouble.take_if(stalled)).is_some()
     }
 
     /// Counts a connector that is dropped and made anew.

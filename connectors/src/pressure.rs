@@ -76,6 +76,7 @@ impl Share {
     }
 
     /// Bytes of payload, at most `own`.
+    #[allow(dead_code, reason = "for connectors that read ahead")]
     pub(crate) fn of(&self, own: usize) -> usize {
         self.0.load(Ordering::Relaxed).min(own)
     }

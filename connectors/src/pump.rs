@@ -70,7 +70,7 @@ pub(crate) async fn keep(
                 let pause = restart;
                 restart = (restart * 2).min(LONGEST_RESTART);
                 tracing::error!(%source, %reason, ?pause, "the source stalls and is connected anew");
-                meter.trouble(&source, Kind::Stalled, reason, appender.clock.now());
+                appender.trouble(&source, Kind::Stalled, reason);
                 pause
             }
         };
@@ -200,8 +200,9 @@ impl Pump {
         };
         asked.last = Instant::now();
         // A source that cannot tell is believed when it has lived as long as a stall takes.
-        if answer == Ok(Some(0)) || answer == Ok(None) && asked.born.elapsed() >= self.limits.stall_after {
-            meter.unstalled(&self.source);
+        let old = asked.born.elapsed() >= self.limits.stall_after;
+        if (answer == Ok(Some(0)) || answer == Ok(None) && old) && meter.unstalled(&self.source) {
+            self.appender.announce(&self.source, "resumed", String::new());
         }
         self.pulse.told(answer, complains);
     }
@@ -223,7 +224,7 @@ impl Pump {
                 connector.confirm(receipt, &committed).await.map_err(|e| e.to_string())?;
                 match connector.complaint() {
                     Some(complaint) => appender.meter.failing(source, complaint, appender.clock.now()),
-                    None => appender.meter.healthy(source),
+                    None => appender.healthy(source),
                 }
                 return Ok(());
             }

@@ -75,15 +75,15 @@ pub enum Fact {
         /// Why, in one line.
         reason: String,
     },
-    /// A function or binding changed its condition: cannot start, recovered, paused, resumed, reloaded. Or a controller
-    /// joined or left, or a lane changed hands.
+    /// A function, binding or source changed its condition: cannot start, recovered, paused, stalled, resumed, reloaded.
+    /// Or a controller joined or left, or a lane changed hands.
     Condition {
         /// When.
         at: Timestamp,
-        /// Function or binding; `controller <name>`, `lane <number>`.
+        /// Function, binding or source; `controller <name>`, `lane <number>`.
         subject: String,
-        /// A stable word: `cannot-start`, `started`, `paused`, `resumed`, `reloaded`, `reload-failed`; of controllers
-        /// `joined`, `left`; of lanes, seen from this controller, `taken`, `let-go`.
+        /// A stable word: `cannot-start`, `started`, `paused`, `stalled`, `resumed`, `reloaded`, `reload-failed`; of
+        /// controllers `joined`, `left`; of lanes, seen from this controller, `taken`, `let-go`.
         state: String,
         /// What people read; may span lines.
         detail: String,

@@ -29,7 +29,7 @@ impl Intake {
     /// Says of a source that its senders are pushed back for want of memory.
     pub(super) fn note_busy(&self, source: &SourceName) {
         let reason = format!("{MEMORY}: {TOO_MANY}");
-        self.appender.meter.trouble(source, Kind::Paused, reason, self.appender.clock.now());
+        self.appender.trouble(source, Kind::Paused, reason);
     }
 
     /// Stores parcels and answers with one item each, in order.

@@ -94,7 +94,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_connector_that_brings_nothing_while_messages_wait_is_made_anew() {
-    let world = World::new(&[Stuck::Receiving, Stuck::Receiving]).await;
+    let mut world = World::new(&[Stuck::Receiving, Stuck::Receiving]).await;
     for id in ["a", "b"] {
         world.push(id);
     }
@@ -104,6 +104,13 @@ async fn a_connector_that_brings_nothing_while_messages_wait_is_made_anew() {
     assert!(reason.starts_with("2 messages wait upstream, but none came for 12"), "{reason}");
     assert_eq!(world.after(100).await.0, "stalled", "until something comes");
     assert_eq!(world.after(100).await, ("ok", String::new(), 2));
+    let mut told = Vec::new();
+    while let Ok(fact) = world.rig.live.try_recv() {
+        if let Fact::Condition { subject, state, .. } = fact {
+            told.push(format!("{subject} {state}"));
+        }
+    }
+    assert_eq!(told, ["topic.t stalled", "topic.t resumed"]);
     assert_eq!(world.rig.stored().await, ["a", "b"]);
     assert!(world.upstream.is_empty() && world.made.load(Ordering::SeqCst) == 3);
     world.stop().await;
