@@ -215,9 +215,10 @@ async fn what_was_received_and_not_stored_is_given_back() {
     until("all are received", async || queue.left().await == (0, 30)).await;
     let before = calls.load(Ordering::SeqCst);
     running.intake.shutdown(Duration::from_secs(5)).await;
-    assert_eq!(calls.load(Ordering::SeqCst) - before, 3, "ten at a time");
+    // A poll that was cut off may have taken ten away for as long as their visibility lasts.
+    let made = calls.load(Ordering::SeqCst) - before;
+    assert!((2..=3).contains(&made), "ten at a time: {made}");
     ledger.set_full(false);
-    // A poll that was cut off may have taken some away for as long as their visibility lasts.
     let running = Running::over(ledger, vec![spec_of(queue.spec())]).await;
     assert_eq!(sorted(running.payloads(30).await), numbered(30));
 }
