@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{
-    CompletionsArgs, bindings, check, dead_letters, events, explain, functions, init, invoke, replay, send,
-    serve, sources, verify,
+    CompletionsArgs, bindings, check, dead_letters, deliveries, events, explain, functions, init, invoke,
+    replay, send, serve, sources, verify,
 };
 use super::out::{Color, TimeFormat};
 
@@ -99,6 +99,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: dead_letters::DeadLettersCommand,
+    },
+    /// What is owed, one by one: list, cancel.
+    Deliveries {
+        /// What to do.
+        #[command(subcommand)]
+        command: deliveries::DeliveriesCommand,
     },
     /// Deliver recorded events again.
     Replay(replay::ReplayArgs),

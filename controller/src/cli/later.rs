@@ -5,12 +5,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::exit::Failure;
 
 /// Commands of later releases; those of two words are subcommands.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 14] = [
     "apply",
     "bench",
     "context",
     "dead-letters edit",
-    "deliveries",
     "functions logs",
     "functions rollback",
     "functions versions",

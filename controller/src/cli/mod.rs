@@ -117,6 +117,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Events { command } => ask(context, commands::events::run(context, command)),
         Command::Explain(args) => ask(context, commands::explain::run(context, args)),
         Command::DeadLetters { command } => ask(context, commands::dead_letters::run(context, command)),
+        Command::Deliveries { command } => ask(context, commands::deliveries::run(context, command)),
         Command::Replay(args) => ask(context, commands::replay::run(context, args)),
         Command::Bindings { command } => ask(context, commands::bindings::run(context, command)),
         Command::Sources { command } => ask(context, commands::sources::run(context, command)),

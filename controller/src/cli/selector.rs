@@ -80,7 +80,7 @@ pub struct SelectorArgs {
     /// EventBridge pattern over the envelope, as JSON: '{"data":{"status":["NEW"]}}'.
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub filter: Option<Value>,
-    /// Fingerprint of a group of dead letters, such as e41c.
+    /// Fingerprint of a group of failures, such as e41c, as `dead-letters groups` prints it.
     #[arg(long, value_name = "FINGERPRINT")]
     pub error: Option<String>,
 }

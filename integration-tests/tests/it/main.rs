@@ -7,6 +7,7 @@ mod brokers;
 mod cli;
 mod conformance;
 mod crash;
+mod deliveries;
 mod handlers;
 mod operations;
 mod orders;

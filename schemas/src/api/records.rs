@@ -53,13 +53,13 @@ pub struct DeliveryView {
     pub address: Address,
     /// The binding that owes it.
     pub binding: BindingName,
+    /// CloudEvents id; absent, as the next two, where the event is kept no more.
+    pub id: Option<String>,
     /// The configured source.
-    pub source: SourceName,
+    pub source: Option<SourceName>,
     /// CloudEvents type.
     #[serde(rename = "type")]
-    pub kind: String,
-    /// CloudEvents subject.
-    pub subject: Option<String>,
+    pub kind: Option<String>,
     /// Ordering key.
     pub key: Option<String>,
     /// `waiting`, `running`, `retrying`, `parked`, `paused`.

@@ -236,8 +236,9 @@ async fn write(context: &Context, verb: &str, args: &WriteArgs, reason: String) 
     let path = format!("/v1/dead-letters/{verb}");
     let mut action = DeadLetterAction { selector, all: args.all, reason, dry_run: true };
     let counted: Reply<Changed> = client.post(&path, &action).await?;
+    let nouns = ("dead letter", "dead letters");
     if args.dry_run || counted.value.count == 0 {
-        return report(out, &counted, &format!("would {verb}"));
+        return report(out, &counted, &format!("would {verb}"), nouns);
     }
     if !confirm(out, counted.value.count, verb, args.yes)? {
         out.note("nothing was changed");
@@ -245,18 +246,19 @@ async fn write(context: &Context, verb: &str, args: &WriteArgs, reason: String) 
     }
     action.dry_run = false;
     let changed: Reply<Changed> = client.post(&path, &action).await?;
-    report(out, &changed, if verb == "redrive" { "redriven" } else { "discarded" })
+    report(out, &changed, if verb == "redrive" { "redriven" } else { "discarded" }, nouns)
 }
 
-fn report(out: &Out, changed: &Reply<Changed>, what: &str) -> Answer {
+/// Says how many a write changed; one that changed nothing ends with the answer no.
+pub(super) fn report(out: &Out, changed: &Reply<Changed>, what: &str, (one, many): (&str, &str)) -> Answer {
     let number = changed.value.count;
     if out.json {
         out.body(&changed.body)?;
     } else if number == 0 {
         out.line("nothing matched")?;
     } else {
-        let plural = if number == 1 { "dead letter" } else { "dead letters" };
-        out.line(format!("{what}: {} {plural}", count(number)))?;
+        let noun = if number == 1 { one } else { many };
+        out.line(format!("{what}: {} {noun}", count(number)))?;
     }
     Ok(if number == 0 { Exit::No } else { Exit::Done })
 }

@@ -3,6 +3,7 @@
 pub mod bindings;
 pub mod check;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod events;
 pub mod explain;
 pub mod functions;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use bellwire_ledger::{BindingRecord, Pause};
 use bellwire_schemas::api::{BindingDetail, BindingStatus, List, PauseRequest, PauseView};
 use bellwire_schemas::live::Fact;
-use bellwire_schemas::{Address, BindingName, Lane};
+use bellwire_schemas::{Address, BindingName, Lane, Seq};
 
 use super::status::{collect_bindings, pause_view};
 use crate::server::app::{App, Shared};
@@ -104,7 +104,11 @@ async fn detail(
     Ok(BindingDetail {
         status,
         policy: app.declared().policies.get(&record.name).cloned(),
-        effective_from: Vec::new(),
+        effective_from: record
+            .since
+            .iter()
+            .map(|(lane, last)| Address::new(*lane, Seq(last.0 + 1)))
+            .collect(),
         position,
         was_paused,
     })

@@ -6,6 +6,7 @@
 mod bindings;
 mod cluster;
 mod dead_letters;
+mod deliveries;
 mod events;
 mod functions;
 mod health;
@@ -58,6 +59,7 @@ pub fn router(app: Shared) -> Router {
         .route("/functions", get(functions::list))
         .route("/functions/{function}", get(functions::show))
         .route("/functions/{function}/invocations", post(functions::invoke))
+        .route("/deliveries/cancel", post(deliveries::cancel))
         .route("/dead-letters/redrive", post(dead_letters::redrive))
         .route("/dead-letters/discard", post(dead_letters::discard))
         .route("/replays", post(replays::create))
@@ -95,6 +97,7 @@ where
         .route("/events/{which}/explanation", get(events::explanation))
         .route("/absences", get(events::absence))
         .route("/quarantined", get(events::quarantined))
+        .route("/deliveries", get(deliveries::list))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/groups", get(dead_letters::groups))
         .route("/dead-letters/{which}", get(dead_letters::show))
