@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellwire_ledger::{Ledger, LogOutcome};
-use bellwire_schemas::service::{Batch, BindingSpec};
+use bellwire_schemas::service::{Batch, BindingSpec, Ordering};
 use bellwire_schemas::{Address, ByteSize, Event, FailureClass, FinalState};
 use serde_json::json;
 
@@ -94,6 +94,31 @@ async fn reported_events_alone_are_tried_again() {
         assert_eq!(end, expected, "e{n}");
     }
     assert_eq!(world.functions.calls().len(), 4, "what was reported together comes back together");
+}
+
+/// A batch utility reports what failed, and raises when that is all of the batch.
+#[tokio::test(start_paused = true)]
+async fn reported_events_that_then_fail_together_are_halved_in_any_order() {
+    for ordering in [Ordering::None, Ordering::Key] {
+        let functions = Functions::new(|call, _| {
+            let is_bad = |id: &&String| id.trim_start_matches('e').parse::<usize>().unwrap() % 4 == 1;
+            let failed: Vec<String> = call.ids.iter().filter(is_bad).cloned().collect();
+            match failed.len() == call.ids.len() {
+                true => Act::Fail(FailureClass::Function, "BatchProcessingError"),
+                false => Act::Report(Duration::ZERO, failed),
+            }
+        });
+        let spec = BindingSpec { ordering, ..batched(Batch::of(20)) };
+        let mut world = World::new(1, functions, vec![spec]).await;
+        world.start().await;
+        let sent = world.send("in", events(20)).await;
+        world.settled().await;
+        for (n, end) in ends(&world, &sent).await.into_iter().enumerate() {
+            let expected = if n % 4 == 1 { (4, FinalState::Dead) } else { (1, FinalState::Delivered) };
+            assert_eq!(end, expected, "e{n}, {ordering:?}");
+        }
+        assert!(world.functions.calls().len() < 50, "{}", world.functions.calls().len());
+    }
 }
 
 #[tokio::test(start_paused = true)]

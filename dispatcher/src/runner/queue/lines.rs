@@ -52,8 +52,8 @@ struct Row {
     attempts: u32,
     since: Timestamp,
     reason: OwedReason,
-    /// It failed together with nothing else to blame.
-    is_suspect: bool,
+    /// Most events of a batch that it may be in: one when it failed with nothing else to blame, fewer with each halving.
+    most: usize,
     /// False until the flush that writes it is confirmed.
     is_written: bool,
 }
@@ -328,8 +328,7 @@ impl Lines {
         match &job.debt {
             Some(reason) => {
                 let (attempts, since, reason) = (job.attempts, job.since, reason.clone());
-                let row =
-                    Row { at: now, attempts, since, reason, is_suspect: job.most == 1, is_written: true };
+                let row = Row { at: now, attempts, since, reason, most: job.most, is_written: true };
                 self.insert(job.line, job.address.seq, row, now);
             }
             None => self.keep(job),
@@ -398,7 +397,7 @@ impl Line {
             error: None,
             line: id,
             bytes: 0,
-            most: if bisect && row.is_suspect { 1 } else { usize::MAX },
+            most: if bisect { row.most } else { usize::MAX },
         };
         if is_again {
             let is_due = self.again.values().next().and_then(Row::at).is_some_and(|at| at <= now);
@@ -419,8 +418,9 @@ impl Line {
 impl Row {
     fn of(owed: &Owed, is_written: bool) -> Self {
         let is_suspect = owed.attempts > 0 && owed.error.as_ref().is_none_or(|e| e.kind != REPORTED);
+        let most = if is_suspect { 1 } else { usize::MAX };
         let (at, attempts, since, reason) = (owed.next_at, owed.attempts, owed.since, owed.reason.clone());
-        Self { at, attempts, since, reason, is_suspect, is_written }
+        Self { at, attempts, since, reason, most, is_written }
     }
 
     /// When it may run; a row that is not written yet has no time.
