@@ -163,7 +163,7 @@ fn bindings(out: &mut Text, status: &Status) {
         ("bellwire_binding_retrying", "Deliveries that wait for another attempt.", |b| b.retrying as f64),
         ("bellwire_binding_up", "1 while the binding delivers.", |b| f64::from(u8::from(b.state == "ok"))),
         ("bellwire_binding_breaker_open", "1 while its target is left alone but for probes.", |b| {
-            f64::from(u8::from(b.open_since.is_some()))
+            f64::from(u8::from(b.reason.as_deref() == Some("breaker-open")))
         }),
         ("bellwire_binding_stalled", "1 while it has work and does not advance.", |b| {
             f64::from(u8::from(b.state == "stalled"))

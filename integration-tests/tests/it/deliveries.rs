@@ -1,11 +1,11 @@
-//! What is owed is seen one by one, and given up by hand.
+//! What is owed is seen one by one, and given up by hand: retries, what waits behind a pause, what runs.
 
 use bellwire_integration_tests::Stack;
 use serde_json::{Value, json};
 
 use crate::NOTING;
 
-/// The noting handler, tried again after up to ten minutes.
+/// The noting handler, tried again after up to ten minutes; and one that takes a while.
 const SLOW_RETRIES: &str = "service: owed
 functions:
   note:
@@ -14,6 +14,20 @@ functions:
     events:
       - topic: work
         retry: { attempts: 3, min_delay: 10m, max_delay: 10m }
+  hang:
+    handler: hang.handler
+    events:
+      - topic: work
+        name: hanging
+        filter: { data: { hang: [true] } }
+";
+
+const HANGING: &str = "
+import time
+
+
+def handler(event, context):
+    time.sleep(20)
 ";
 
 fn event(id: &str, data: &Value) -> String {
@@ -21,9 +35,17 @@ fn event(id: &str, data: &Value) -> String {
 }
 
 async fn stack() -> Stack {
-    let mut stack = Stack::new(SLOW_RETRIES, &[("note.py", NOTING)]).unwrap();
+    let mut stack = Stack::new(SLOW_RETRIES, &[("note.py", NOTING), ("hang.py", HANGING)]).unwrap();
     stack.start(None).await.unwrap();
     stack
+}
+
+fn states(list: &Value) -> Vec<(String, String)> {
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let items = list["items"].as_array().unwrap();
+    let mut states: Vec<_> = items.iter().map(|i| (text(i, "binding"), text(i, "state"))).collect();
+    states.sort();
+    states
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,4 +89,82 @@ async fn a_retry_is_listed_and_cancelled() {
     stack.settled().await.unwrap();
     let (code, out, _) = stack.cli(&["verify"]).await.unwrap();
     assert!(code == 0 && out.contains("discarded 2"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_a_pause_and_what_runs_is_cancelled_by_address() {
+    let stack = stack().await;
+    stack.post("/v1/bindings/note:topic.work/pause", &json!({})).await.unwrap();
+    stack.publish("work", event("both", &json!({"hang": true}))).await.unwrap();
+    let running = |list: &Value| list["items"].as_array().is_some_and(|items| items.len() == 1);
+    let list = stack.until("/v1/deliveries?state=running", running).await.unwrap();
+    assert_eq!(states(&list), [("hang:hanging".to_owned(), "running".to_owned())], "{list}");
+    let list = stack.get("/v1/deliveries?address=1-1").await.unwrap();
+    let paused = ("note:topic.work".to_owned(), "paused".to_owned());
+    assert_eq!(states(&list), [("hang:hanging".into(), "running".into()), paused], "{list}");
+
+    let request = json!({"selector": {"addresses": ["1-1"]}, "reason": "not wanted"});
+    let changed = stack.post("/v1/deliveries/cancel", &request).await.unwrap();
+    assert_eq!(changed["count"], 2, "{changed}");
+    stack.post("/v1/bindings/note:topic.work/resume", &json!({})).await.unwrap();
+    stack.settled().await.unwrap();
+    let explained = stack.get("/v1/events/both/explanation").await.unwrap();
+    let [ran, waited] = explained["deliveries"].as_array().unwrap().as_slice() else { panic!("{explained}") };
+    for delivery in [ran, waited] {
+        assert_eq!(delivery["state"], "discarded", "{explained}");
+        assert!(delivery["detail"].as_str().unwrap_or_default().contains("not wanted"), "{explained}");
+    }
+    let notes = std::fs::read_to_string(stack.path("notes")).unwrap_or_default();
+    assert!(!notes.contains("both"), "the function never saw it: {notes}");
+}
+
+const BLOCKING: &str = "service: blocking
+functions:
+  note:
+    handler: note.handler
+    environment: { NOTES: \"${env:TEST_DIR}/notes\" }
+    events:
+      - topic: work
+        ordering: key
+        retry: { attempts: 1, exhausted: block-key }
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_key_waits_for_an_operator_and_others_go_on() {
+    let mut stack = Stack::new(BLOCKING, &[("note.py", NOTING)]).unwrap();
+    stack.start(None).await.unwrap();
+    for (id, key, data) in
+        [("bad", "a", json!({"poison": true})), ("next", "a", json!({})), ("other", "b", json!({}))]
+    {
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "/test", "type": "test", "partitionkey": key, "data": data
+        });
+        stack.publish("work", event.to_string()).await.unwrap();
+    }
+    let binding = "note:topic.work";
+    let parked = |list: &Value| list["items"].as_array().is_some_and(|items| items.len() == 2);
+    let list = stack.until("/v1/deliveries?state=parked", parked).await.unwrap();
+    let reasons: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|item| item["reason"].clone()).collect();
+    assert_eq!(reasons, ["key-parked", "key-blocked"], "newest first: {list}");
+    let ended = |body: &Value| body["deliveries"][0]["state"] == "delivered";
+    stack.until("/v1/events/other/explanation", ended).await.unwrap();
+    let (_, out, _) = stack.cli(&["explain", "1-1"]).await.unwrap();
+    assert!(out.contains("blocks its key") && out.contains("1 event of key a waits behind it: 1-2"), "{out}");
+    let (_, out, _) = stack.cli(&["explain", "1-2"]).await.unwrap();
+    assert!(out.contains("waits behind 1-1"), "{out}");
+
+    let one = format!("1-1@{binding}");
+    let (code, out, err) = stack.cli(&["dead-letters", "redrive", &one]).await.unwrap();
+    assert!(code == 0 && out.contains("redriven: 1"), "{code} {out}{err}");
+    let tried_again =
+        || std::fs::read_to_string(stack.path("notes")).unwrap().matches("bad raised").count() == 2;
+    let blocked = |list: &Value| list["items"][0]["reason"] == "key-blocked" && tried_again();
+    stack.until("/v1/deliveries?address=1-1", blocked).await.unwrap();
+    let (code, out, err) = stack.cli(&["deliveries", "cancel", &one, "--reason", "withdrawn"]).await.unwrap();
+    assert!(code == 0 && out.contains("cancelled: 1 delivery"), "{code} {out}{err}");
+    stack.until("/v1/events/next/explanation", ended).await.unwrap();
+    stack.settled().await.unwrap();
+    let (code, out, _) = stack.cli(&["verify"]).await.unwrap();
+    assert_eq!(code, 0, "{out}");
 }

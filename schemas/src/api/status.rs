@@ -127,13 +127,13 @@ pub struct BindingStatus {
     /// Who paused it, since when and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<PauseView>,
-    /// Since when the breaker of its target is open: nothing is sent there but probes.
+    /// Since when its target is left alone but for probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_since: Option<Timestamp>,
     /// When the next probe goes out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_probe_at: Option<Timestamp>,
-    /// When the backlog is worked off, at the speed of the last minute.
+    /// When the backlog is worked off, at the pace at which it shrinks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drains_by: Option<Timestamp>,
     /// Attempts at once that its target stands now, where that is below what the configuration allows.
@@ -161,7 +161,7 @@ pub struct FunctionStatus {
     pub target: String,
     /// Version of code and settings.
     pub version: String,
-    /// `ok` or `cannot-start`.
+    /// `ok`, `cannot-start`, `throttled`, `breaker-open`, `destination-unavailable`, `unknown`.
     pub state: String,
     /// The failure to start.
     pub error: Option<ErrorInfo>,
@@ -176,7 +176,7 @@ pub struct FunctionStatus {
     /// Attempts at once that it stands now, where that is below `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// Since when its breaker is open.
+    /// Since when it is left alone but for probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_since: Option<Timestamp>,
     /// When the next probe goes out.

@@ -30,7 +30,7 @@ pub enum DeadLettersCommand {
     /// Group dead letters by error.
     #[command(after_help = "Example:\n  bellwire dead-letters groups --binding price:orders")]
     Groups(ListArgs),
-    /// Try again, with all attempts.
+    /// Try again, with all attempts; what blocks its key (`exhausted: block-key`), too.
     #[command(
         after_help = "Examples:\n  bellwire dead-letters redrive 1-3\n  bellwire dead-letters redrive --error e41c --yes\n\n\
         Exit code 1: nothing matched."

@@ -25,7 +25,7 @@ pub enum DeliveriesCommand {
         after_help = "Examples:\n  bellwire deliveries cancel 1-3@thumbnail:s3.photos --reason 'wrong bucket'\n  \
         bellwire deliveries cancel 1-3 --reason 'wrong bucket'      every binding that still owes it\n  \
         bellwire deliveries cancel --binding price:orders --key 8812 --reason 'closed' --yes\n\n\
-        An attempt that runs may still deliver it; it does not make it owed again. Exit code 1: nothing matched."
+        An attempt that runs is broken off; if it ends before that, its end counts. Exit code 1: nothing matched."
     )]
     Cancel(CancelArgs),
 }

@@ -1,5 +1,7 @@
 //! `status`: one screen, what is wrong on top.
 
+use std::time::Duration;
+
 use bellwire_schemas::api::{BindingStatus, ControllerStatus, FunctionStatus, SourceStatus, Status};
 
 use crate::cli::Context;
@@ -8,6 +10,9 @@ use crate::cli::exit::{Answer, Exit};
 use crate::cli::out::Out;
 use crate::cli::text::{Paint, Style, Table, clean};
 use crate::cli::times::{Times, age, count, size};
+
+/// A backlog that is gone before this is none.
+const WORTH_TELLING: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub async fn run(context: &Context) -> Answer {
@@ -150,10 +155,12 @@ pub(super) fn why(binding: &BindingStatus, times: &Times) -> String {
         Some(text) => text.clone(),
         None => String::new(),
     };
+    let open = if binding.reason.as_deref() == Some("breaker-open") { "open since" } else { "since" };
+    let drains_by = binding.drains_by.filter(|at| at.since(times.now) >= WORTH_TELLING);
     let moments = [
-        binding.open_since.map(|at| format!("open since {}", times.short(at))),
+        binding.open_since.map(|at| format!("{open} {}", times.short(at))),
         binding.next_probe_at.map(|at| format!("next probe {}", times.distance(at))),
-        binding.drains_by.map(|at| format!("drains by {}", times.short(at))),
+        drains_by.map(|at| format!("drains by {}", times.short(at))),
     ];
     let moments: Vec<String> = moments.into_iter().flatten().collect();
     match (text.is_empty(), moments.is_empty()) {
@@ -179,7 +186,10 @@ pub(super) fn function_table(functions: &[FunctionStatus]) -> Table {
             (function.state.clone(), Paint::state(&function.state)),
             plain(function.busy.to_string()),
             plain(function.idle.to_string()),
-            plain(function.concurrency.to_string()),
+            plain(match function.limit {
+                Some(limit) => format!("{limit} of {}", function.concurrency),
+                None => function.concurrency.to_string(),
+            }),
             plain(count(function.invocations)),
             plain(runs),
         ]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, Uri};
-use bellwire_ledger::{DeadLetter, DeadLetterQuery, DeliveryKey};
+use bellwire_ledger::{DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, OwedKind};
 use bellwire_patterns::Pattern;
 use bellwire_schemas::api::{Changed, DeadLetterAction, DeadLetterGroup, DeadLetterView, List};
 use bellwire_schemas::selector::Selector;
@@ -100,7 +100,8 @@ pub async fn groups(State(app): State<Reads>, uri: Uri) -> Result<Json<List<Dead
     Ok(Json(List { items, next: None }))
 }
 
-/// `POST /v1/dead-letters/redrive`: back to the debts, with all attempts again.
+/// `POST /v1/dead-letters/redrive`: back to the debts, with all attempts again. Takes what blocks its key, too: that
+/// is given up as well, but for the place it holds.
 pub async fn redrive(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -156,6 +157,9 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
             break;
         }
     }
+    if let Act::Redrive = act {
+        count += redrive_blocked(app, &query, &pattern, action.dry_run).await?;
+    }
     if !action.dry_run {
         let verb = match act {
             Act::Redrive => "redrive",
@@ -164,6 +168,42 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
         tracing::info!(target: "audit", verb, count, by = %caller.name, reason = %action.reason, "dead letters");
     }
     Ok(Changed { count, dry_run: action.dry_run })
+}
+
+/// Redrives what blocks its key and is meant by a query of dead letters.
+async fn redrive_blocked(
+    app: &Shared,
+    dead: &DeadLetterQuery,
+    pattern: &Option<Pattern>,
+    dry_run: bool,
+) -> Result<u64, Problem> {
+    let (selector, reasons) = (dead.selector.clone(), vec![OwedKind::Blocked]);
+    let mut query = DeliveryQuery { selector, binding: dead.binding, reasons, after: None, limit: STEP };
+    let mut count = 0;
+    loop {
+        let page = app.ledger().deliveries(&query).await?;
+        let mut keys = Vec::new();
+        for debt in &page.items {
+            let meant = match pattern {
+                None => true,
+                Some(pattern) => {
+                    let stored = app.ledger().event(debt.address).await?;
+                    stored.is_some_and(|stored| pattern.matches(&stored.event.envelope()))
+                }
+            };
+            if meant {
+                keys.push(DeliveryKey { binding: debt.binding, address: debt.address });
+            }
+        }
+        count += match dry_run {
+            true => keys.len() as u64,
+            false => app.ledger().redrive(&keys, app.clock.now()).await?,
+        };
+        query.after = page.next;
+        if query.after.is_none() {
+            return Ok(count);
+        }
+    }
 }
 
 /// The query of a selector, and the pattern that the ledger does not check itself.

@@ -59,8 +59,8 @@ pub async fn list(State(app): State<Reads>, uri: Uri) -> Result<Json<List<Delive
     }
 }
 
-/// `POST /v1/deliveries/cancel`: they end as discarded, unless an attempt that runs meanwhile still ends
-/// them otherwise.
+/// `POST /v1/deliveries/cancel`: they end as discarded. An attempt that runs is broken off; if it ends
+/// before that, its end counts.
 pub async fn cancel(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -81,10 +81,12 @@ pub async fn cancel(
     let end = |keys: Vec<DeliveryKey>| {
         let (app, caller, reason) = (&app, &caller, &request.reason);
         async move {
-            match request.dry_run {
-                true => Ok(keys.len() as u64),
-                false => app.ledger().cancel(&keys, reason, &caller.name, app.clock.now()).await,
+            if request.dry_run {
+                return Ok(keys.len() as u64);
             }
+            let ended = app.ledger().cancel(&keys, reason, &caller.name, app.clock.now()).await?;
+            app.dispatcher.cancel(&keys);
+            Ok::<_, Problem>(ended)
         }
     };
     let mut count = 0;
@@ -104,7 +106,6 @@ pub async fn cancel(
         }
     }
     if !request.dry_run {
-        app.dispatcher.poke();
         let (by, reason) = (&caller.name, &request.reason);
         tracing::info!(target: "audit", verb = "cancel", count, by = %by, reason = %reason, "deliveries");
     }

@@ -133,10 +133,10 @@ fn bindings(
                 discarded: ended(FinalState::Discarded),
                 oldest_owed_at: totals.oldest_owed,
                 pause: record.paused.as_ref().map(pause_view),
-                open_since: None,
-                next_probe_at: None,
-                drains_by: None,
-                limit: None,
+                open_since: live.and_then(|l| l.open_since),
+                next_probe_at: live.and_then(|l| l.next_probe_at),
+                drains_by: app.dispatcher.drains_by(record.id, totals.waiting + totals.retrying),
+                limit: live.and_then(|l| l.limit),
             }
         })
         .collect()
@@ -144,6 +144,7 @@ fn bindings(
 
 fn functions(app: &App) -> Vec<FunctionStatus> {
     let declared = app.declared();
+    let live: BTreeMap<_, _> = app.dispatcher.functions().into_iter().map(|f| (f.name.clone(), f)).collect();
     app.workers
         .status()
         .into_iter()
@@ -153,18 +154,24 @@ fn functions(app: &App) -> Vec<FunctionStatus> {
                 Condition::Ok => None,
                 Condition::CannotStart { error, .. } => Some(error),
             };
+            let live = live.get(&status.name);
+            let state = match live {
+                _ if error.is_some() => "cannot-start",
+                Some(live) => live.state.trim_start_matches("function-"),
+                None => "ok",
+            };
             Some(FunctionStatus {
                 target: target(&spec.target),
                 version: status.version,
-                state: if error.is_some() { "cannot-start" } else { "ok" }.into(),
+                state: state.into(),
                 error,
                 idle: status.idle,
                 busy: status.busy,
                 invocations: status.invocations,
                 concurrency: spec.concurrency,
-                limit: None,
-                open_since: None,
-                next_probe_at: None,
+                limit: live.and_then(|live| live.limit),
+                open_since: live.and_then(|live| live.since),
+                next_probe_at: live.and_then(|live| live.until),
                 name: status.name,
             })
         })
