@@ -9,4 +9,4 @@ mod outbound;
 mod poison;
 mod rabbitmq;
 mod sqs;
-mod world;
+pub mod world;
