@@ -83,7 +83,7 @@ functions:
     concurrency: 4
     timeout: 60s
     environment: {{ NOTES: \"${{env:TEST_DIR}}/notes\", WHO: \"${{env:WHO}}\" }}
-    events: [{{ source: in, retry: {{ attempts: 3, min_delay: 10ms, max_delay: 50ms }} }}]
+    events: [{{ source: in, batch: 1, retry: {{ attempts: 3, min_delay: 10ms, max_delay: 50ms }} }}]
 "
     )
 }

@@ -16,7 +16,7 @@ functions:
     handler: note.handler
     format: json
     environment: {{ NOTES: \"${{env:TEST_DIR}}/notes\", WHO: \"${{env:WHO}}\" }}
-    events: [{{ source: in, retry: {{ attempts: 3, min_delay: 10ms, max_delay: 50ms }} }}]
+    events: [{{ source: in, batch: 1, retry: {{ attempts: 3, min_delay: 10ms, max_delay: 50ms }} }}]
 ",
         declared(&place, "decode: json")
     );

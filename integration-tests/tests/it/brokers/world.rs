@@ -97,6 +97,7 @@ functions:
     environment: {{ NOTES: \"${{env:TEST_DIR}}/notes\", WHO: \"${{env:WHO}}\" }}
     events:
       - source: in
+        batch: 1
         retry: {{ attempts: 3, min_delay: 10ms, max_delay: 50ms }}
 {more}",
             declared(place, "")
