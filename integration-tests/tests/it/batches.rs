@@ -9,7 +9,7 @@ use bellwire_integration_tests::brokers::Place;
 use bellwire_integration_tests::stack::PATIENCE;
 use bellwire_integration_tests::{Oracle, Stack};
 use bellwire_test_servers::python::{package, python};
-use bellwire_test_servers::shared;
+use bellwire_test_servers::{Database, shared};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -112,6 +112,11 @@ fn runtime() -> String {
 
 /// A controller over a broker's place, with a handler that has the batch utility at hand.
 fn world(place: &Place, runtime: &str, app: &str) -> World {
+    world_on(&[SQLITE.into()], place, runtime, app)
+}
+
+/// The same with a controller for each ledger URL.
+fn world_on(ledgers: &[String], place: &Place, runtime: &str, app: &str) -> World {
     python().unwrap();
     let packages = package("aws_lambda_powertools").unwrap();
     let service = format!(
@@ -126,8 +131,10 @@ functions:
         declared(place, ""),
         json!(packages.parent().unwrap()),
     );
-    let world = World::of(&service, place, &[SQLITE.into()]);
-    std::fs::write(world.first().path("app.py"), format!("{NOTES}{app}")).unwrap();
+    let world = World::of(&service, place, ledgers);
+    for member in &world.cluster.members {
+        std::fs::write(member.path("app.py"), format!("{NOTES}{app}")).unwrap();
+    }
     world
 }
 
@@ -210,28 +217,40 @@ fn groups_kept_their_order<'a>(seen: impl Iterator<Item = &'a Seen>) {
     }
 }
 
-/// The controller is killed amid batches, again and again: nothing is lost, and no message of a group is tried for the first
-/// time before those ahead of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_amid_batches_lose_nothing_and_keep_the_order() {
+/// Controllers are killed amid batches in turn, again and again: nothing is lost, and no message of a group is tried for
+/// the first time before those ahead of it.
+async fn kills_amid_batches(ledgers: &[String]) {
     let name = format!("{}.fifo", shared::unique("t"));
     let place = Place::make("sqs", &address("sqs"), &name).await.unwrap();
     let app = POWERTOOLS_SQS.replace("PROCESSOR", "SqsFifoPartialProcessor(skip_group_on_error=True)");
-    let mut world = world(&place, "handler: app.handler", &app);
+    let mut world = world_on(ledgers, &place, "handler: app.handler", &app);
     let oracle = place.produce("x", 1_000, 500).unwrap().all().await.unwrap();
-    for noted in [60, 140, 220] {
-        world.cluster.start_all().await.unwrap();
+    world.cluster.start_all().await.unwrap();
+    for (round, noted) in [60, 140, 220].into_iter().enumerate() {
         let deadline = Instant::now() + PATIENCE;
         while seen(&world.cluster.notes()).len() < noted {
             assert!(Instant::now() < deadline, "fewer than {noted} calls\n{}", world.cluster.logs());
             sleep(Duration::from_millis(5)).await;
         }
-        world.cluster.kill(0).await;
+        let victim = round % ledgers.len();
+        world.cluster.kill(victim).await;
+        world.cluster.start(victim, None).await.unwrap();
     }
-    world.cluster.start_all().await.unwrap();
     let (seen, _) = accounted(&world, &oracle).await;
     let mut known = BTreeSet::new();
     groups_kept_their_order(seen.iter().filter(|one| known.insert(one.number)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_amid_batches_lose_nothing_and_keep_the_order() {
+    kills_amid_batches(&[SQLITE.into()]).await;
+}
+
+/// Two controllers over one Postgres: each kill hands lanes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hand_overs_amid_batches_lose_nothing_and_keep_the_order() {
+    let database = Database::create().unwrap();
+    kills_amid_batches(&[database.url(), database.url()]).await;
 }
 
 /// Offsets reported by hand: a partition goes on behind its bad record, and no good record is delivered twice.
