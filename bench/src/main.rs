@@ -1,9 +1,11 @@
 //! The scales: every performance claim of the project comes from here, as ratios against a baseline of the same run.
 //!
 //! `bellwire-bench embedded` measures the SQLite ledger and the way from append to handler, `bellwire-bench ledger` the
-//! Postgres ledger beside what its server can do at most, `bellwire-bench sources` the brokers beside bare clients.
+//! Postgres ledger beside what its server can do at most, `bellwire-bench sources` the brokers beside bare clients,
+//! `bellwire-bench delivery` order, neighbours and outages.
 //! `--json` is for machines. Read the `mod.rs` of each folder first.
 
+mod delivery;
 mod embedded;
 mod ledger;
 mod native_worker;
@@ -58,6 +60,21 @@ enum Bench {
         #[arg(long = "case", value_delimiter = ',')]
         cases: Vec<ledger::Case>,
     },
+    /// Delivery: order per key, healthy deliveries beside bad neighbours, an outage and what follows.
+    Delivery {
+        /// Print one JSON document instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Length of one slice, in seconds; all of them grow with it.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Length of the outage, in seconds.
+        #[arg(long, default_value_t = 60.0)]
+        outage: f64,
+        /// Folder for the ledger files: the disk that is measured. Default: a temporary folder.
+        #[arg(long)]
+        dir: Option<std::path::PathBuf>,
+    },
     /// Kafka, RabbitMQ and SQS: from the broker into the ledger, beside a bare client that throws messages away.
     Sources {
         /// Print one JSON document instead of tables.
@@ -101,6 +118,10 @@ fn main() -> ExitCode {
             let (round, sustained) =
                 (Duration::from_secs_f64(seconds), Duration::from_secs_f64(minutes * 60.0));
             report(json, ledger::run(ledger::Options { url, round, sustained, only, cases }))
+        }
+        Bench::Delivery { json, seconds, outage, dir } => {
+            let (slice, outage) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(outage));
+            report(json, delivery::run(delivery::Options { slice, outage, dir }))
         }
         Bench::Sources { json, messages, rounds, only, dir, shared } => {
             if let Err(error) = sources::log_in() {

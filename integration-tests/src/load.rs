@@ -58,7 +58,8 @@ impl Doors {
         doors[controller] = door;
     }
 
-    fn pick(&self, number: usize) -> Option<Door> {
+    /// The door of one of them, in turn by number.
+    pub fn pick(&self, number: usize) -> Option<Door> {
         let doors = self.0.read().expect("no code panics while it holds this lock");
         doors.get(number % doors.len().max(1)).cloned().flatten()
     }
@@ -197,7 +198,7 @@ impl Sender {
 }
 
 /// A client of the test's: no proxy, patient enough for a door that waits for its ledger.
-pub(crate) fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build();
     client.expect("a client without special settings can be built")

@@ -168,7 +168,8 @@ impl Rig {
     }
 }
 
-fn function(program: PathBuf, dir: &Path, concurrency: u32) -> FunctionSpec {
+/// A no-op function that is a program of its own.
+pub fn function(program: PathBuf, dir: &Path, concurrency: u32) -> FunctionSpec {
     FunctionSpec {
         name: "noop".into(),
         target: Target::Command(vec![program.display().to_string(), "__worker".into()]),
@@ -183,7 +184,8 @@ fn function(program: PathBuf, dir: &Path, concurrency: u32) -> FunctionSpec {
     }
 }
 
-fn binding() -> BindingSpec {
+/// A binding of it with all defaults.
+pub fn binding() -> BindingSpec {
     BindingSpec {
         name: "noop:topic.bench".into(),
         function: "noop".into(),
@@ -205,7 +207,8 @@ fn binding() -> BindingSpec {
     }
 }
 
-fn record(spec: &BindingSpec) -> BindingRecord {
+/// What the ledger is told of a binding.
+pub fn record(spec: &BindingSpec) -> BindingRecord {
     BindingRecord {
         id: BindingId(0),
         name: spec.name.clone(),

@@ -2,7 +2,7 @@
 
 mod append;
 mod bare;
-mod end_to_end;
+pub mod end_to_end;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,6 +51,6 @@ fn event(number: u64) -> NewEvent {
 }
 
 /// A file name that no earlier measurement used.
-fn fresh(dir: &Path, name: &str) -> PathBuf {
+pub fn fresh(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}-{}.db", uuid::Uuid::now_v7().simple()))
 }

@@ -10,6 +10,7 @@ mod flow;
 mod gate;
 mod meter;
 mod pace;
+mod part;
 mod target;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::decide::Policy;
+use crate::handle::lock;
 use crate::runner::Singles;
 use crate::shape::Receiver;
 
@@ -33,6 +35,7 @@ pub(crate) use board::Board;
 pub(crate) use gate::Gate;
 pub(crate) use meter::Meter;
 use pace::Pace;
+pub(crate) use part::Part;
 pub(crate) use target::{Admit, Pass, Target};
 
 /// Everything a runner needs to know about its binding; replaced as a whole when the configuration changes.
@@ -143,22 +146,24 @@ pub(crate) struct Binding {
     pub(crate) owned: AtomicU32,
     lanes: u16,
     plan: watch::Sender<Arc<Plan>>,
+    part: Mutex<Part>,
     poke: watch::Sender<u64>,
     boards: Mutex<BTreeMap<Lane, Arc<Board>>>,
 }
 
 impl Binding {
-    pub(crate) fn new(plan: Plan, lanes: u16) -> Self {
+    pub(crate) fn new(plan: Plan, lanes: u16, part: Part) -> Self {
         Self {
             id: plan.record.id,
             name: plan.record.name.clone(),
-            gate: Arc::new(Gate::new(cap(&plan))),
+            gate: Arc::new(Gate::new(cap(&plan, part))),
             meter: Meter::default(),
             pace: Pace::default(),
             singles: Singles::default(),
             owned: AtomicU32::new(0),
             lanes,
             plan: watch::Sender::new(Arc::new(plan)),
+            part: Mutex::new(part),
             poke: watch::Sender::new(0),
             boards: Mutex::default(),
         }
@@ -170,7 +175,7 @@ impl Binding {
 
     /// Puts a plan in force; an equal one wakes nobody. The pause stays: a plan may have been made before it was set.
     pub(crate) fn replace(&self, mut plan: Plan) {
-        self.gate.resize(cap(&plan));
+        self.gate.resize(cap(&plan, *lock(&self.part)));
         self.plan.send_if_modified(|now| {
             plan.pause.clone_from(&now.pause);
             plan.record.paused.clone_from(&now.pause);
@@ -185,6 +190,12 @@ impl Binding {
             *now = Arc::new(plan);
             !same
         });
+    }
+
+    /// Takes another part of the limits.
+    pub(crate) fn set_part(&self, part: Part) {
+        *lock(&self.part) = part;
+        self.gate.resize(cap(&self.plan(), part));
     }
 
     /// Pauses or resumes.
@@ -256,6 +267,7 @@ impl Binding {
 }
 
 /// The binding's own cap; without one, the function's gate is the only one that counts.
-fn cap(plan: &Plan) -> u32 {
-    plan.spec.concurrency.unwrap_or(u32::MAX)
+fn cap(plan: &Plan, part: Part) -> u32 {
+    let name = plan.record.name.as_str();
+    plan.spec.concurrency.map_or(u32::MAX, |most| part.of_limit(most, name))
 }

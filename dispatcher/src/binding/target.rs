@@ -11,8 +11,8 @@ use bellwire_schemas::service::FunctionSpec;
 use bellwire_schemas::{Address, Clock, ErrorInfo, FunctionName, Timestamp};
 use tokio::sync::{broadcast, watch};
 
-use super::Gate;
 use super::flow::{Answer, Call, Flow, News, Wait};
+use super::{Gate, Part};
 use crate::decide::{Next, WaitReason};
 
 /// A function as the dispatcher sees it.
@@ -27,6 +27,7 @@ pub(crate) struct Target {
 
 struct State {
     spec: Option<Arc<FunctionSpec>>,
+    part: Part,
     flow: Flow,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Pass {
 impl Target {
     pub(crate) fn new(name: FunctionName, clock: Clock, live: broadcast::Sender<Fact>) -> Self {
         let changed = watch::Sender::new(0);
-        let state = Mutex::new(State { spec: None, flow: Flow::new(0) });
+        let state = Mutex::new(State { spec: None, part: Part::WHOLE, flow: Flow::new(0) });
         Self { name, gate: Arc::new(Gate::new(0)), clock, live, changed, state }
     }
 
@@ -60,11 +61,24 @@ impl Target {
         if state.spec == spec {
             return;
         }
-        let concurrency = spec.as_ref().map_or(0, |s| s.concurrency);
+        state.spec = spec;
+        self.resize(&mut state);
+        self.ask_again(&mut state);
+    }
+
+    /// Takes another part of the function's slots.
+    pub(crate) fn set_part(&self, part: Part) {
+        let mut state = self.lock();
+        state.part = part;
+        self.resize(&mut state);
+    }
+
+    fn resize(&self, state: &mut State) {
+        let most = state.spec.as_ref().map_or(0, |spec| spec.concurrency);
+        let concurrency = state.part.of_limit(most, self.name.as_str());
         self.gate.resize(concurrency);
         state.flow.set_ceiling(concurrency);
-        state.spec = spec;
-        self.ask_again(&mut state);
+        self.notify();
     }
 
     /// Ends the wait: the next delivery is a probe.

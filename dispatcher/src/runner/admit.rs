@@ -122,9 +122,19 @@ impl Runner {
         }
     }
 
-    /// Takes from the debts, after the lane was taken, what is needed to go on: bursts and what is under way.
+    /// Takes from the debts what is needed to go on, after the lane was taken or somebody else changed them: bursts, and
+    /// what is under way.
     pub(super) fn recall(&mut self, rows: &[Owed]) {
-        self.bursts.clear();
+        let queue = &self.queue;
+        self.bursts.retain(|_, burst| queue.is_held(burst.last));
+        let (singles, lane) = (&self.binding.singles, self.scope.lane);
+        self.retries.retain(|seq, _| {
+            let is_owed = queue.is_held(*seq) || rows.iter().any(|row| row.seq == *seq);
+            if !is_owed {
+                singles.leave(Address::new(lane, *seq));
+            }
+            is_owed
+        });
         for row in rows {
             let key = group(row.key.as_deref());
             match row.reason {

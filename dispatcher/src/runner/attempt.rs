@@ -240,6 +240,11 @@ impl Judge<'_> {
                 random: self.random,
             },
         );
+        // Only the line itself can be blocked: what is tried again beside it is given up.
+        let next = match next {
+            Next::Blocked(why) if !job.is_in_line() => Next::Dead(why),
+            next => next,
+        };
         let first_at = match next {
             Next::Dead(_) if job.attempts > 0 => self.first_attempt(job).await.unwrap_or(job.since),
             _ => self.called.started_at,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::{Owed, OwedReason, StoredEvent};
-use bellwire_schemas::{ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
+use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
 
 use super::Runner;
 use super::admit::MAX_BURSTS;
 use super::part::MAX_UNFLUSHED;
-use super::queue::{Job, Stream};
+use super::queue::{Job, Stream, line_of};
 use super::settle::FILTER_MISMATCH;
 use crate::decide::{Admission, Candidate, admit};
 
@@ -288,6 +288,13 @@ impl Runner {
                 ErrorInfo::platform(FailureClass::Function, "Operator.Cancelled", "cancelled")
             });
             if self.cursor.is_settled(seq) {
+                // Its attempt failed before the request was heard: it is a debt by now.
+                if !self.queue.is_held(seq) {
+                    let line = line_of(request.key.as_deref(), seq);
+                    let mut job = Job::blank(Address::new(self.scope.lane, seq), line, now);
+                    job.debt = Some(OwedReason::Cancelled);
+                    self.settle_cancelled(&job, error);
+                }
                 continue;
             }
             if let Some(job) = self.queue.remove(seq, now) {

@@ -183,6 +183,7 @@ impl Runner {
                 Woken::Poked => {
                     self.queue.drop_debts();
                     self.break_off();
+                    self.is_learned = !self.remembers();
                     let now = self.scope.rooms.clock.now();
                     self.due_at = Some(now);
                     // A new debt may have come for a place whose end is committed but not confirmed: it is passed over

@@ -233,3 +233,23 @@ async fn a_delivery_is_cancelled_wherever_it_is() {
     }
     assert!(world.functions.calls().iter().all(|c| c.id != "e3"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_free_again_when_its_retry_is_given_up() {
+    let functions = Functions::new(|_, _| Act::Fail(FailureClass::Function, "ValueError"));
+    let mut spec = BindingSpec { singleton: Some(Singleton::Skip), ..binding("f", "in") };
+    (spec.retry.min_delay, spec.retry.max_delay) = (Duration::from_secs(3_600), Duration::from_secs(3_600));
+    let mut world = World::new(1, functions, vec![spec]).await;
+    world.start().await;
+    let feed = Arc::clone(&world.feed);
+    let first = world.send_keyed(&feed, "in", vec![(event("first", &json!(0)), "k")]).await[0];
+    let key = DeliveryKey { binding: world.id("f:in").await, address: first };
+    world.until("it is owed", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    assert_eq!(world.ledger.cancel(&[key], "not needed", "ana", world.clock.now()).await.unwrap(), 1);
+    world.handle().cancel(&[key]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.functions.rewrite(|_, _| Act::Answer);
+    world.send_keyed(&feed, "in", vec![(event("second", &json!(0)), "k")]).await;
+    world.settled().await;
+    assert!(world.functions.calls().iter().any(|call| call.id == "second"));
+}

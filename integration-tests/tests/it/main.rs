@@ -11,6 +11,7 @@ mod crash;
 mod deliveries;
 mod handlers;
 mod operations;
+mod order;
 mod orders;
 mod outcomes;
 mod postgres;

@@ -73,6 +73,11 @@ impl Job {
         }
     }
 
+    /// Whether it is one of its key's line, and not tried again, replayed or delayed beside it.
+    pub(in crate::runner) fn is_in_line(&self) -> bool {
+        matches!(self.debt, None | Some(OwedReason::Retry | OwedReason::Parked | OwedReason::Blocked))
+    }
+
     pub(in crate::runner) fn key(&self) -> Option<&str> {
         self.event.as_ref().and_then(|event| event.key.as_deref())
     }

@@ -136,6 +136,11 @@ impl Queue {
         self.held.insert(seq);
     }
 
+    /// Whether memory knows more of a place than the ledger's row.
+    pub(super) fn is_held(&self, seq: Seq) -> bool {
+        self.held.contains(&seq)
+    }
+
     /// A debt that was in memory turned out to be gone from the ledger.
     pub(super) fn forget(&mut self, seq: Seq) {
         self.held.remove(&seq);
