@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use bellwire_connectors::pressure::LEDGER_FULL;
-use bellwire_schemas::api::Status;
+use bellwire_schemas::api::{SourceStatus, Status};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -23,15 +23,30 @@ pub async fn live() -> Json<Value> {
 }
 
 /// `GET /healthz/ready`: 503 with the reasons while the ledger does not answer, a source does not take events in, a
-/// lane has no owner, or something that has work does not advance.
+/// lane has no owner, or something that has work does not advance. `held_back` names what waits for somebody else.
 pub async fn ready(State(app): State<Shared>) -> (StatusCode, Json<Value>) {
-    let reasons: Vec<String> = match timeout(PATIENCE, collect(&app)).await {
-        Ok(Ok(status)) => unready(&status),
-        Ok(Err(problem)) => vec![format!("the ledger does not answer: {}", problem.detail())],
-        Err(_) => vec!["the ledger does not answer in time".into()],
+    let (reasons, held_back) = match timeout(PATIENCE, collect(&app)).await {
+        Ok(Ok(status)) => (unready(&status), held_back(&status)),
+        Ok(Err(problem)) => (vec![format!("the ledger does not answer: {}", problem.detail())], Vec::new()),
+        Err(_) => (vec!["the ledger does not answer in time".into()], Vec::new()),
     };
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons})))
+    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons, "held_back": held_back})))
+}
+
+/// What waits without being the controller's fault: for memory that is full for a moment, for a target that is away.
+/// Codes only: this path is open, and details may quote a function.
+fn held_back(status: &Status) -> Vec<String> {
+    let code = |reason: &Option<String>| {
+        let reason = reason.as_deref().unwrap_or("no reason known");
+        reason.split_once(':').map_or(reason, |(code, _)| code).to_owned()
+    };
+    let told = |reason: &str| reason == "enabled: false" || reason.starts_with(LEDGER_FULL);
+    let held = |s: &&SourceStatus| s.state == "paused" && !s.reason.as_deref().is_some_and(told);
+    let sources = status.sources.iter().filter(held);
+    let sources = sources.map(|s| format!("source {} is held back: {}", s.name, code(&s.reason)));
+    let waiting = status.bindings.iter().filter(|b| b.state == "waiting" && b.reason.is_some());
+    sources.chain(waiting.map(|b| format!("binding {} waits: {}", b.name, code(&b.reason)))).collect()
 }
 
 /// Why a controller is not ready. What an operator or the configuration holds back is meant to stand still, full memory
@@ -85,7 +100,8 @@ mod tests {
             "listen": {"ingress": "", "admin": ""},
             "ledger": {"url": "", "size_bytes": 0, "max_size_bytes": null, "retention_ms": 0},
             "sources": [
-                source("a", "ok", ""), source("b", "paused", "memory"), source("c", "failing", "refused"),
+                source("a", "ok", ""), source("b", "paused", "memory: too many events wait"),
+                source("off", "paused", "enabled: false"), source("c", "failing", "refused"),
                 source("d", "stalled", "no record for 60 s"), source("e", "paused", "ledger-full: 1 GB of 1 GB")
             ],
             "bindings": [
@@ -104,5 +120,6 @@ mod tests {
             "binding f:c does not advance: lane 2 has not moved for 60 s",
         ];
         assert_eq!(unready(&status), expected);
+        assert_eq!(held_back(&status), ["source b is held back: memory", "binding f:b waits: breaker-open"]);
     }
 }
