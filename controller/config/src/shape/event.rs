@@ -75,8 +75,8 @@ pub(crate) struct EventDefaults {
     /// Most invocations at once for this entry; by default the function's.
     #[schemars(range(min = 1, max = 10_000))]
     pub concurrency: Option<u32>,
-    /// Most deliveries per second, minute or hour: `100/s`, `60/m`, `5/h`. The others wait, none is dropped. By
-    /// default as many as there are.
+    /// Most deliveries per second, minute or hour: `100/s`, `60/m`, `5/h`; several controllers share it. The others
+    /// wait, none is dropped. By default as many as there are.
     #[schemars(extend("examples" = ["100/s", "60/m"]))]
     pub rate: Option<Rate>,
     /// Of a burst of events of one key, only the last is delivered: how long no other may have come, or a map. The
