@@ -22,6 +22,8 @@ const PACE: Duration = Duration::from_millis(5);
 const KEYS: u64 = 50;
 /// Events of the flood, at the start of its slice for each second of it.
 const FLOOD_PER_S: f64 = 3_000.0;
+/// So many in one append.
+const FLOOD_CHUNK: usize = 250;
 /// How long the flooded function works on each.
 const FLOOD_WORK: Duration = Duration::from_millis(2);
 
@@ -120,15 +122,19 @@ pub async fn measure(case: Case, slice: Duration, dir: &Path) -> anyhow::Result<
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if is_beside && matches!(case, Case::Flooding | Case::FloodingShared) {
             let flood = (FLOOD_PER_S * slice.as_secs_f64()) as u64;
-            let events = (0..flood).map(|n| rig.stamped(1_000_000 + round * 100_000 + n, "flood", "other"));
-            rig.append(events.collect()).await?;
+            for first in (0..flood).step_by(FLOOD_CHUNK) {
+                let chunk = first..(first + FLOOD_CHUNK as u64).min(flood);
+                let events = chunk.map(|n| rig.stamped(1_000_000 + round * 100_000 + n, "flood", "other"));
+                rig.append(events.collect()).await?;
+            }
         }
         let started = Instant::now();
         while started.elapsed() < slice {
             pace.tick().await;
             number += 1;
             let mut events = vec![rig.stamped(number, &format!("k{}", number % KEYS), "healthy")];
-            if is_beside && matches!(case, Case::ParkedKey | Case::Hanging) {
+            // The same traffic in both kinds of slice: what differs is whether it can be delivered.
+            if matches!(case, Case::ParkedKey | Case::Hanging) {
                 events.push(rig.stamped(2_000_000 + number, "bad", "other"));
             }
             rig.append(events).await?;
