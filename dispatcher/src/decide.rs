@@ -17,6 +17,10 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// When a blocked delivery is due: never by itself. The last day that RFC 3339 can write.
 pub const FAR: Timestamp = Timestamp::from_millis(253_402_214_400_000);
 
+/// Longest wait between two probes of a target that is away: a probe costs one call, a target that is back and not asked
+/// costs everybody's time.
+pub const MAX_AWAY: Duration = Duration::from_secs(10);
+
 /// What a binding asks for when attempts fail or time passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -208,7 +212,8 @@ pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
             _ => WaitReason::CannotStart,
         };
         // Half of the ceiling is fixed, so that a probe never follows at once.
-        let wait = doubled(MIN_WAIT, ended.waits, MAX_WAIT).mul_f64(0.5 + 0.5 * share(ended.random));
+        let most = if ended.is_away { MAX_AWAY } else { MAX_WAIT };
+        let wait = doubled(MIN_WAIT, ended.waits, most).mul_f64(0.5 + 0.5 * share(ended.random));
         return Next::Wait { until: ended.now.plus(wait.max(asked)), why };
     }
     let given_up = |why| match policy.retry.exhausted {
@@ -382,6 +387,17 @@ mod tests {
         assert_eq!(decide(&policy(None, None), &ended(Some(&error))), Next::Dead(DeadReason::NonRetryable));
         let late = Ended { since: NOW.minus(Duration::from_secs(1_000)), ..ended(None) };
         assert_eq!(decide(&policy(None, Some(1)), &late), Next::Delivered);
+    }
+
+    #[test]
+    fn a_target_that_is_away_burns_no_attempt_and_is_asked_every_few_seconds() {
+        let error = failure(FailureClass::Unreachable, "HTTP.Unreachable");
+        for (waits, least, most) in [(0, 0.5, 1.0), (3, 4.0, 8.0), (u32::MAX, 5.0, 10.0)] {
+            let ended = Ended { attempt: 10, waits, is_away: true, random: 0.999, ..ended(Some(&error)) };
+            let Next::Wait { until, why } = decide(&policy(Some(1), None), &ended) else { panic!() };
+            assert_eq!(why, WaitReason::BreakerOpen);
+            assert!((least..=most).contains(&until.since(NOW).as_secs_f64()), "{waits}");
+        }
     }
 
     #[test]
