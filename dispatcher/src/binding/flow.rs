@@ -38,6 +38,9 @@ pub(crate) struct Flow {
     threshold: f64,
     out: u32,
     away: Vec<Address>,
+    /// The delivery by which it was left alone last, and whether another was answered since.
+    cause: Option<Address>,
+    has_answered: bool,
     wait: Option<Wait>,
     /// Grows with every change of condition; results of calls from before it say nothing about now.
     generation: u64,
@@ -93,6 +96,8 @@ impl Flow {
             threshold: ceiling,
             out: 0,
             away: Vec::new(),
+            cause: None,
+            has_answered: false,
             wait: None,
             generation: 0,
             is_probing: false,
@@ -150,13 +155,25 @@ impl Flow {
     /// Whether a call that found the target away says something about the target rather than about its event. A call
     /// from before the last change of condition does: it met the target as it was then.
     pub(crate) fn is_away(&mut self, call: Call, address: Address) -> bool {
-        if call.generation != self.generation || self.wait.is_some() || self.limit < self.ceiling {
+        if call.generation != self.generation {
+            return true;
+        }
+        if self.wait.is_some() || self.limit < self.ceiling {
+            // The same delivery again, though another was answered in between: it is about the event.
+            if self.cause == Some(address) && self.has_answered {
+                return false;
+            }
+            (self.cause, self.has_answered) = (Some(address), false);
             return true;
         }
         if !self.away.contains(&address) {
             self.away.push(address);
         }
-        self.away.len() >= AWAY
+        let is_away = self.away.len() >= AWAY;
+        if is_away {
+            (self.cause, self.has_answered) = (Some(address), false);
+        }
+        is_away
     }
 
     /// Takes what followed a call; `was_away`: it failed in a way that may be the target's fault.
@@ -174,6 +191,7 @@ impl Flow {
         if call.is_probe {
             self.is_probing = false;
         }
+        self.has_answered |= !was_away && !matches!(next, Next::Wait { .. });
         match (next, self.wait.take()) {
             (Next::Wait { until, why }, before) => {
                 if before.is_none() {
@@ -323,6 +341,27 @@ mod tests {
         assert_eq!(flow.admit(NOW), Answer::Later(None));
         assert!(flow.leave(probe, false));
         assert!(go(&mut flow, NOW).is_some());
+    }
+
+    #[test]
+    fn one_event_that_the_target_never_answers_does_not_keep_it_shut() {
+        let mut flow = Flow::new(8);
+        let call = go(&mut flow, NOW).unwrap();
+        flow.report(call, &opened(NOW), None, true, NOW);
+        flow.leave(call, true);
+        let mut burnt = 0;
+        for _ in 0..10 {
+            // Another is answered; the one is not.
+            let other = go(&mut flow, NOW).unwrap();
+            done(&mut flow, other, NOW);
+            let call = go(&mut flow, NOW).unwrap();
+            let is_away = flow.is_away(call, place(7));
+            burnt += u32::from(!is_away);
+            let next = if is_away { opened(NOW) } else { Next::Retry { at: NOW } };
+            flow.report(call, &next, None, true, NOW);
+            flow.leave(call, true);
+        }
+        assert!(burnt >= 5, "{burnt}");
     }
 
     proptest! {

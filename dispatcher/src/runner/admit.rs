@@ -1,12 +1,13 @@
 //! What stands between the filter and the queue: a later time, a delivery of the same key that is not over, the end of a
 //! burst. In this order; what is turned away ends as filtered, and says why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellwire_ledger::{LogOutcome, Owed, OwedReason};
 use bellwire_schemas::service::{Debounce, Singleton};
-use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
+use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Lane, Seq, Timestamp};
 use serde_json::Value;
 
 use super::Runner;
@@ -63,12 +64,16 @@ impl Runner {
         if let Some(burst) = before.filter(goes_on) {
             self.end_debounced(burst.last, job.line);
         }
-        if self.bursts.len() >= MAX_BURSTS / 2 {
-            self.bursts.retain(|_, burst| burst.due_at > now);
-        }
         self.bursts.insert(key, Burst { last: seq, first_at, due_at });
         let job = Job { since: first_at, ..job.clone() };
         self.owe(&job, 0, due_at, None, OwedReason::Debounced);
+    }
+
+    /// Forgets bursts that are over, when there are many.
+    pub(super) fn prune_bursts(&mut self, now: Timestamp) {
+        if self.bursts.len() >= MAX_BURSTS {
+            self.bursts.retain(|_, burst| burst.due_at > now);
+        }
     }
 
     fn end_debounced(&mut self, seq: Seq, line: u64) {
@@ -128,14 +133,16 @@ impl Runner {
         let queue = &self.queue;
         self.bursts.retain(|_, burst| queue.is_held(burst.last));
         let (singles, lane) = (&self.binding.singles, self.scope.lane);
+        let owed: HashSet<Seq> = rows.iter().map(|row| row.seq).collect();
         self.retries.retain(|seq, _| {
-            let is_owed = queue.is_held(*seq) || rows.iter().any(|row| row.seq == *seq);
+            let is_owed = queue.is_held(*seq) || owed.contains(seq);
             if !is_owed {
                 singles.leave(Address::new(lane, *seq));
             }
             is_owed
         });
-        for row in rows {
+        // What memory knows more of is not what its row says.
+        for row in rows.iter().filter(|row| !self.queue.is_held(row.seq)) {
             let key = group(row.key.as_deref());
             match row.reason {
                 OwedReason::Debounced if row.attempts == 0 => {
@@ -144,7 +151,7 @@ impl Runner {
                 }
                 OwedReason::Retry if self.plan.spec.singleton.is_some() => {
                     let address = Address::new(self.scope.lane, row.seq);
-                    self.binding.singles.enter(key, address, true);
+                    self.binding.singles.enter(key, address, false);
                     self.retries.insert(row.seq, line_of(row.key.as_deref(), row.seq));
                 }
                 _ => {}
@@ -154,7 +161,8 @@ impl Runner {
 
     /// Whether debts must be read before events, to know what they say about later ones.
     pub(super) fn remembers(&self) -> bool {
-        self.plan.is_ordered() || self.plan.spec.debounce.is_some() || self.plan.spec.singleton.is_some()
+        let spec = &self.plan.spec;
+        self.plan.is_ordered() || self.plan.has_parked || spec.debounce.is_some() || spec.singleton.is_some()
     }
 
     fn blank(&self, seq: Seq, line: u64) -> Job {
@@ -176,30 +184,46 @@ fn deliver_at(job: &Job) -> Option<Timestamp> {
 
 /// The deliveries of a binding that are under way, one for each key, over all lanes here.
 #[derive(Debug, Default)]
-pub(crate) struct Singles(std::sync::Mutex<HashMap<u64, Address>>);
+pub(crate) struct Singles(Mutex<Under>);
+
+/// Which delivery of a key is under way, and which key a delivery is of.
+#[derive(Debug, Default)]
+struct Under {
+    by_key: HashMap<u64, Address>,
+    key_of: HashMap<Address, u64>,
+}
 
 impl Singles {
     /// Enters a delivery, or says which one is under way; with `replace`, it takes that one's place.
     fn enter(&self, key: u64, address: Address, replace: bool) -> Option<Address> {
         let mut all = self.lock();
-        let other = all.get(&key).copied().filter(|other| *other != address);
+        let other = all.by_key.get(&key).copied().filter(|other| *other != address);
         if other.is_none() || replace {
-            all.insert(key, address);
+            all.by_key.insert(key, address);
+            all.key_of.insert(address, key);
+        }
+        if let Some(other) = other.filter(|_| replace) {
+            all.key_of.remove(&other);
         }
         other
     }
 
     /// A delivery is over.
     pub(crate) fn leave(&self, address: Address) {
-        self.lock().retain(|_, other| *other != address);
+        let mut all = self.lock();
+        if let Some(key) = all.key_of.remove(&address) {
+            all.by_key.remove(&key);
+        }
     }
 
     /// A lane is not ours any more.
-    pub(crate) fn forget(&self, lane: bellwire_schemas::Lane) {
-        self.lock().retain(|_, other| other.lane != lane);
+    pub(crate) fn forget(&self, lane: Lane) {
+        let mut all = self.lock();
+        all.by_key.retain(|_, other| other.lane != lane);
+        all.key_of.retain(|other, _| other.lane != lane);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Address>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Under> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -68,6 +68,8 @@ pub(super) enum End {
     Missing,
     /// Somebody ended the debt meanwhile.
     Gone,
+    /// Somebody asked to give it up, with this reason.
+    Cancelled(ErrorInfo),
     /// It was too old for another attempt; its event was read to say so.
     Expired,
 }

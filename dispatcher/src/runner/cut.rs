@@ -1,6 +1,6 @@
 //! Breaking off attempts, because somebody gave their delivery up.
 
-use bellwire_schemas::{ErrorInfo, Seq};
+use bellwire_schemas::{ErrorInfo, FailureClass, Seq};
 use tokio::task::Id;
 
 use super::Runner;
@@ -15,16 +15,19 @@ impl Runner {
             return false;
         };
         flight.abort.abort();
-        self.cuts.entry(*id).or_default().push((seq, error));
+        self.cuts.entry(*id).or_default().push((seq, Some(error)));
         true
     }
 
     /// Breaks off attempts whose debts were given up in the ledger already.
     pub(super) fn break_off(&mut self) {
         let mut given_up = self.board.take_given_up();
-        for flight in self.aboard.values() {
-            if flight.jobs.iter().any(|job| job.debt.is_some() && given_up.contains_key(&job.address.seq)) {
-                flight.abort.abort();
+        for (id, flight) in &self.aboard {
+            for job in flight.jobs.iter().filter(|job| job.debt.is_some()) {
+                if let Some(None) = given_up.get(&job.address.seq) {
+                    self.cuts.entry(*id).or_default().push((job.address.seq, None));
+                    flight.abort.abort();
+                }
             }
         }
         for (seq, error) in std::mem::take(&mut given_up) {
@@ -32,6 +35,13 @@ impl Runner {
                 self.supersede(seq, error);
             }
         }
+    }
+
+    /// A debt is gone from the ledger.
+    pub(super) fn forget(&mut self, job: &Job) {
+        self.queue.forget(job.address.seq);
+        self.binding.singles.leave(job.address);
+        self.retries.remove(&job.address.seq);
     }
 
     /// An attempt was broken off: what was given up ends, the others of its batch wait again.
@@ -46,11 +56,17 @@ impl Runner {
         let mut again = Vec::new();
         for job in jobs {
             match given_up.iter().find(|(seq, _)| *seq == job.address.seq) {
-                Some((_, error)) => self.settle_cancelled(&job, error.clone()),
+                Some((_, Some(error))) => self.settle_cancelled(&job, error.clone()),
+                Some((_, None)) => self.forget(&job),
                 None => again.push(job),
             }
         }
         self.queue.put_back(again, now);
         self.queue.landed(lines.iter().copied(), now);
     }
+}
+
+/// The end of a delivery whose request says nothing more.
+pub(super) fn cancelled() -> ErrorInfo {
+    ErrorInfo::platform(FailureClass::Function, "Operator.Cancelled", "cancelled")
 }

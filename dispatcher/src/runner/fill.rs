@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_ledger::{Owed, OwedReason, StoredEvent};
-use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
+use bellwire_schemas::{Address, FinalState, Seq, Timestamp};
 
 use super::Runner;
 use super::admit::MAX_BURSTS;
+use super::cut::cancelled;
 use super::part::MAX_UNFLUSHED;
 use super::queue::{Job, Stream, line_of};
 use super::settle::FILTER_MISMATCH;
@@ -23,6 +24,8 @@ const WINDOW: usize = 1_024;
 /// And when their payloads are smaller than this, or than a batch may have, so that large events cost no more memory
 /// than many.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Shorter lines are not worth their rows while it is their number that fills the window.
+const WORTH: usize = 16;
 /// Debts asked for at once; asked again when fewer than half of them wait for a slot.
 const READ_DEBTS: usize = 64;
 /// Debts of a binding in order read at once when its lane is taken.
@@ -56,6 +59,7 @@ impl Runner {
             self.split();
             self.read_events().await;
         }
+        self.queue.set_read(self.cursor.read(), now);
     }
 
     /// Whether the reader may go on and there is something to read.
@@ -106,13 +110,21 @@ impl Runner {
     /// Makes room for other keys: what waits behind a slow key goes to the ledger when the window is full of it, though
     /// only if other keys went ahead. And what is out for long lets the cursor pass before it has to stop.
     fn relieve(&mut self, now: Timestamp) {
+        let many = self.queue.fresh_len() >= self.window();
+        let is_full = many || self.queue.fresh_bytes() >= self.window_bytes() || self.cursor.is_stretched();
         if self.queue.is_ordered()
-            && self.queue.fresh_len() >= self.window()
+            && is_full
+            && self.unflushed() < MAX_UNFLUSHED
             && !self.cursor.done().is_empty()
             && !self.queue.has_ready(now)
         {
-            let jobs = self.queue.relieve();
+            // A few that fill the window by their size or hold the cursor are worth their rows, too.
+            let jobs = self.queue.relieve(if many { WORTH } else { 1 });
             self.spill(jobs, now);
+        }
+        self.prune_bursts(now);
+        if self.bursts.len() >= MAX_BURSTS {
+            self.read_after = Some(now.plus(DEBT_REST));
         }
         if self.cursor.is_stretched() && self.unflushed() < MAX_UNFLUSHED {
             self.let_pass(now);
@@ -136,7 +148,7 @@ impl Runner {
                     reason: OwedReason::Retry,
                     key,
                 });
-                self.queue.hold(seq);
+                self.part.changed.push(self.queue.hold(seq, job.line));
                 self.cursor.settle(seq);
                 job.debt = Some(OwedReason::Retry);
             }
@@ -149,7 +161,8 @@ impl Runner {
         self.cursor.jump();
         let tail = *self.tail.borrow();
         let is_far = tail.0.saturating_sub(self.cursor.next().0) > FAR_BEHIND;
-        if !self.queue.is_ordered() && is_far && self.cursor.next_live().is_none() {
+        // What is last of a burst, or came first, is told by reading in order.
+        if !self.remembers() && is_far && self.cursor.next_live().is_none() {
             self.cursor.split(tail);
         }
     }
@@ -249,14 +262,15 @@ impl Runner {
 
     /// Reads all debts of the binding, where what they say matters for later events.
     async fn learn_debts(&mut self, now: Timestamp) {
-        let mut rows: Vec<Owed> = Vec::new();
+        let (mut rows, mut last): (Vec<Owed>, Seq) = (Vec::new(), Seq(0));
         loop {
-            let after = rows.last().map_or(Seq(0), |row| row.seq);
-            let page = self.scope.rooms.ledger().debts(self.scope.lane, self.binding.id, after, PAGE).await;
+            let page = self.scope.rooms.ledger().debts(self.scope.lane, self.binding.id, last, PAGE).await;
             match page {
                 Ok(page) => {
                     let is_last = page.len() < PAGE;
-                    rows.extend(page);
+                    let after_page = page.last().map(|row| row.seq);
+                    rows.extend(page.into_iter().filter(|row| self.matters(row)));
+                    last = after_page.unwrap_or(last);
                     if is_last {
                         break;
                     }
@@ -271,6 +285,9 @@ impl Runner {
         let requests = rows.extract_if(.., |row| row.reason == OwedReason::Cancelled).collect();
         self.cancel(requests);
         self.queue.learn(&rows, now);
+        if !self.plan.is_ordered() {
+            self.release_parked(&rows, now);
+        }
         if !self.is_learned {
             self.recall(&rows);
         }
@@ -279,14 +296,35 @@ impl Runner {
         self.is_learned = true;
     }
 
+    /// Whether a debt must be known before events are read.
+    fn matters(&self, row: &Owed) -> bool {
+        match row.reason {
+            _ if self.plan.is_ordered() => true,
+            OwedReason::Retry => self.plan.spec.singleton.is_some(),
+            OwedReason::Parked | OwedReason::Blocked | OwedReason::Debounced | OwedReason::Cancelled => true,
+            OwedReason::Redrive | OwedReason::Replay(_) | OwedReason::Delayed => false,
+        }
+    }
+
+    /// Debts that waited for their key, of a binding that is not in order any more, are due now.
+    fn release_parked(&mut self, rows: &[Owed], now: Timestamp) {
+        for row in rows {
+            let waits = matches!(row.reason, OwedReason::Parked | OwedReason::Blocked);
+            if waits && !self.queue.is_held(row.seq) {
+                let owed = Owed { next_at: now, reason: OwedReason::Retry, ..row.clone() };
+                let line = line_of(row.key.as_deref(), row.seq);
+                self.part.changed.push(self.queue.owe(&owed, line, now));
+                self.part.owed.push(owed);
+            }
+        }
+    }
+
     /// Does what operators asked for: gives up deliveries that are no debts yet.
     fn cancel(&mut self, requests: Vec<Owed>) {
         let now = self.scope.rooms.clock.now();
         for request in requests {
             let seq = request.seq;
-            let error = request.error.unwrap_or_else(|| {
-                ErrorInfo::platform(FailureClass::Function, "Operator.Cancelled", "cancelled")
-            });
+            let error = request.error.unwrap_or_else(cancelled);
             if self.cursor.is_settled(seq) {
                 // Its attempt failed before the request was heard: it is a debt by now.
                 if !self.queue.is_held(seq) {
@@ -307,7 +345,7 @@ impl Runner {
 
     async fn load_debts(&mut self, now: Timestamp) {
         // Rows of debts in memory are still there, so they come with the answer.
-        let limit = self.queue.held_len() + READ_DEBTS;
+        let limit = self.queue.held_len() + self.cancelled.len() + self.cuts.len() + READ_DEBTS;
         let due = self.scope.rooms.ledger().due(self.scope.lane, self.binding.id, now, limit).await;
         let due = match due {
             Ok(due) => due,

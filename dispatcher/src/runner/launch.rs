@@ -36,11 +36,7 @@ impl Runner {
             let Some(room) = self.room(now) else { break };
             let Some(permits) = self.permits() else { return };
             match self.plan.target.admit() {
-                Admit::Go(pass) => {
-                    if !self.start(room, (pass, permits), now) {
-                        break;
-                    }
-                }
+                Admit::Go(pass) => self.start(room, (pass, permits), now),
                 Admit::Later(at) => {
                     self.probe_at = at;
                     break;
@@ -64,7 +60,8 @@ impl Runner {
         let batch = self.plan.spec.batch;
         let bytes = usize::try_from(batch.bytes.0).unwrap_or(usize::MAX);
         let mut room = Room { events: batch.size as usize, bytes, bisect: batch.bisect };
-        if !self.is_window_over(now) && !self.queue.may_fill(room) {
+        let goes = self.is_window_over(now) || (self.queue.may_fill(room) && self.fills(room, now));
+        if !goes {
             return None;
         }
         if let Some(rate) = self.plan.spec.rate {
@@ -92,21 +89,22 @@ impl Runner {
         over <= now
     }
 
-    /// Starts one batch; false when it turned out not to be full and its window is not over.
-    fn start(&mut self, room: Room, (pass, permits): (Pass, Permits), now: Timestamp) -> bool {
+    /// Whether a batch made now would be full; it is put back.
+    fn fills(&mut self, room: Room, now: Timestamp) -> bool {
         let jobs = self.queue.take(room, now);
-        let mut lines: Vec<u64> = jobs.iter().map(|job| job.line).collect();
-        lines.sort_unstable();
-        lines.dedup();
+        let lines = lines_of(&jobs);
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
-        let is_full =
-            jobs.len() >= room.events || bytes >= room.bytes || jobs.iter().any(|job| job.most <= jobs.len());
-        if !is_full && !self.is_window_over(now) {
-            self.queue.put_back(jobs, now);
-            self.queue.landed(lines.into_iter(), now);
-            self.permits = Some(permits);
-            return false;
-        }
+        let is_whole = jobs.iter().any(|job| job.most <= jobs.len());
+        let fills = jobs.len() >= room.events || bytes >= room.bytes || is_whole;
+        self.queue.put_back(jobs, now);
+        self.queue.landed(lines.into_iter(), now);
+        fills
+    }
+
+    /// Starts one batch.
+    fn start(&mut self, room: Room, (pass, permits): (Pass, Permits), now: Timestamp) {
+        let jobs = self.queue.take(room, now);
+        let lines = lines_of(&jobs);
         self.ready_since = None;
         let (jobs, old): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
             let candidate = Candidate { matches: true, since: job.since, now };
@@ -116,7 +114,7 @@ impl Runner {
         if jobs.is_empty() {
             self.queue.landed(lines.into_iter(), now);
             self.permits = Some(permits);
-            return true;
+            return;
         }
         self.board.update(|face| face.running.extend(jobs.iter().map(|job| job.address.seq)));
         if self.plan.spec.rate.is_some() {
@@ -127,7 +125,6 @@ impl Runner {
         let right = Right { licence: Arc::clone(&self.scope.licence), pass, permits };
         let abort = self.flights.spawn(attempt(rooms, plan, jobs.clone(), right, random));
         self.aboard.insert(abort.id(), Flight { jobs, lines, abort });
-        true
     }
 
     /// Ends a delivery that is too old for another attempt.
@@ -157,6 +154,14 @@ impl Runner {
         self.entering = Some(Box::pin(enter(Arc::clone(&self.binding), Arc::clone(&self.plan.target))));
         None
     }
+}
+
+/// The lines of a batch, each once.
+fn lines_of(jobs: &[Job]) -> Vec<u64> {
+    let mut lines: Vec<u64> = jobs.iter().map(|job| job.line).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
 }
 
 /// Waits in the binding's line first, so that a binding at its own limit takes nothing from the others.

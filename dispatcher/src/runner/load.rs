@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_ledger::{DeliveryKey, Error, Owed, StoredEvent};
+use bellwire_ledger::{DeliveryKey, Error, Owed, OwedReason, StoredEvent};
 use tokio::task::JoinSet;
 
 use super::attempt::{End, Landed};
+use super::cut::cancelled;
 use super::queue::Job;
 use crate::binding::Plan;
 use crate::rooms::Rooms;
@@ -66,6 +67,11 @@ pub(super) async fn load(rooms: &Arc<Rooms>, plan: &Arc<Plan>, jobs: Vec<Job>) -
 async fn read(rooms: Arc<Rooms>, plan: Arc<Plan>, mut job: Job) -> (Job, Option<End>) {
     match find(&rooms, &plan, &job).await {
         Ok(Found { owed: None, .. }) => (job, Some(End::Gone)),
+        Ok(Found { owed: Some(Some(row)), .. }) if row.reason == OwedReason::Cancelled => {
+            let error = row.error.unwrap_or_else(cancelled);
+            job.debt = Some(OwedReason::Cancelled);
+            (job, Some(End::Cancelled(error)))
+        }
         Ok(Found { event: None, .. }) => (job, Some(End::Missing)),
         Ok(Found { owed: Some(row), event: Some(event) }) => {
             if let Some(owed) = row {

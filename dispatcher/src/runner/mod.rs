@@ -18,9 +18,11 @@ mod queue;
 mod settle;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 
 use bellwire_ledger::{Error, FlushOutcome};
@@ -66,8 +68,8 @@ pub(crate) struct Runner {
     queue: Queue,
     flights: JoinSet<Landed>,
     aboard: HashMap<Id, Flight>,
-    /// Attempts that are broken off, with the deliveries that were given up.
-    cuts: HashMap<Id, Vec<(Seq, ErrorInfo)>>,
+    /// Attempts that are broken off, with the deliveries that were given up; without an error, in the ledger already.
+    cuts: HashMap<Id, Vec<(Seq, Option<ErrorInfo>)>>,
     /// Deliveries to give up when they are read.
     cancelled: HashMap<Seq, ErrorInfo>,
     entering: Option<Pin<Box<dyn Future<Output = Option<Permits>> + Send>>>,
@@ -336,6 +338,15 @@ impl Runner {
     /// Lets other tasks run and takes what is ready.
     async fn glance(&mut self) -> Woken {
         tokio::task::yield_now().await;
+        if self.pokes.has_changed().unwrap_or(false) {
+            self.pokes.mark_unchanged();
+            return Woken::Poked;
+        }
+        if let Some(entering) = &mut self.entering
+            && let Poll::Ready(permits) = poll_fn(|cx| Poll::Ready(entering.as_mut().poll(cx))).await
+        {
+            return Woken::Entered(permits);
+        }
         if let Some(landed) = self.flights.try_join_next_with_id() {
             return Woken::Landed(landed);
         }

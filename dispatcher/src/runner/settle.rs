@@ -34,12 +34,12 @@ impl Runner {
         });
         let half = jobs.len().div_ceil(2);
         let mut emits = called.as_ref().map(|called| called.emitted());
-        let mut again = Vec::new();
+        let (mut again, mut behind) = (Vec::new(), Vec::new());
         for (mut job, end) in jobs {
             match (end, &called) {
                 (Ending::Next { next, error, first_at }, Some(called)) => {
                     if let Some(job) = self.settle_called(job, called, (next, error, first_at), &mut emits) {
-                        again.push(job);
+                        behind.push(job);
                     }
                 }
                 (Ending::Halved, _) => {
@@ -48,12 +48,14 @@ impl Runner {
                     again.push(job);
                 }
                 (Ending::Missing, _) => self.settle_missing(&job),
-                (Ending::Gone, _) => self.queue.forget(job.address.seq),
+                (Ending::Gone, _) => self.forget(&job),
+                (Ending::Cancelled(error), _) => self.settle_cancelled(&job, error),
                 (Ending::Expired, _) => self.settle_unattempted(&job, FinalState::Expired, "too-old"),
                 (Ending::Behind | Ending::Untried | Ending::Next { .. }, _) => again.push(job),
             }
         }
         self.queue.put_back(again, now);
+        behind.into_iter().for_each(|job| self.queue.put_behind(job, now));
         for line in lines {
             if self.queue.is_parked(*line) {
                 let followers = self.queue.park(*line);
@@ -93,6 +95,7 @@ impl Runner {
         if job.debt.is_none() {
             // The row that asked for it.
             self.part.settled.push(job.address.seq);
+            self.part.changed.push(self.queue.hold(job.address.seq, job.line));
         }
         self.finish(job, entry);
         self.tell_settled(job.address, FinalState::Discarded, "cancelled");

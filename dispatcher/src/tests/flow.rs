@@ -253,3 +253,39 @@ async fn a_key_is_free_again_when_its_retry_is_given_up() {
     world.settled().await;
     assert!(world.functions.calls().iter().any(|call| call.id == "second"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_runs_is_broken_off_and_not_called_again() {
+    let functions = Functions::new(|_, number| match number {
+        1 => Act::Fail(FailureClass::Function, "ValueError"),
+        _ => Act::Hang,
+    });
+    let mut world = World::new(1, functions, vec![binding("f", "in")]).await;
+    world.start().await;
+    let address = world.send("in", events(0, 1)).await[0];
+    world.until("the retry runs", async |w| w.functions.calls().len() == 2).await;
+    let key = DeliveryKey { binding: world.id("f:in").await, address };
+    assert_eq!(world.ledger.cancel(&[key], "not needed", "ana", world.clock.now()).await.unwrap(), 1);
+    world.handle().cancel(&[key]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.functions.calls().len(), 2);
+    assert_eq!(state(&world, address).await.unwrap().0, FinalState::Discarded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_event_that_is_never_answered_does_not_hold_up_the_others_for_good() {
+    let functions = Functions::new(|_, _| Act::Fail(FailureClass::Unreachable, "HTTP.Unreachable"));
+    let mut world = endpoint(functions, 4).await;
+    world.start().await;
+    let sent = world.send("in", events(0, 40)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.functions.rewrite(|call, _| match call.id.as_str() {
+        "e7" => Act::Fail(FailureClass::Timeout, "Sandbox.Timedout"),
+        _ => Act::Answer,
+    });
+    world.settled().await;
+    for (n, address) in sent.iter().enumerate() {
+        let expected = if n == 7 { FinalState::Dead } else { FinalState::Delivered };
+        assert_eq!(state(&world, *address).await.unwrap().0, expected, "e{n}");
+    }
+}

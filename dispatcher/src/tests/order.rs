@@ -223,3 +223,86 @@ async fn one_slow_key_does_not_stop_the_lane() {
     world.until("the quick ones are done", async |w| quick(w) == 20).await;
     assert!(world.clock.now().since(from) < Duration::from_secs(15), "while the first slow one still runs");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_key_with_large_events_or_between_others_does_not_stop_the_lane() {
+    let large = "x".repeat(20_000);
+    for (slow, each) in [(large.as_str(), 150), ("", 1_500)] {
+        let functions = Functions::new(|call, _| match call.id.starts_with("slow") {
+            true => Act::After(Duration::from_secs(20)),
+            false => Act::Answer,
+        });
+        let mut world = World::new(1, functions, vec![ordered(1)]).await;
+        world.start().await;
+        let feed = Arc::clone(&world.feed);
+        for page in 0..each / 50 {
+            let ids: Vec<(String, String)> =
+                (0..50).map(|n| (format!("slow-{page}-{n}"), format!("quick-{page}-{n}"))).collect();
+            let pairs = ids.iter().flat_map(|(slow_id, quick)| {
+                [(event(slow_id, &json!(slow)), "slow"), (event(quick, &json!(0)), quick.as_str())]
+            });
+            let batch: Vec<(Event, &str)> = pairs.collect();
+            world.send_keyed(&feed, "in", batch).await;
+        }
+        let quick = |w: &World| w.functions.spans().iter().filter(|s| s.ids[0].starts_with("quick")).count();
+        let from = world.clock.now();
+        world.until("the quick ones are done", async |w| quick(w) == each).await;
+        assert!(
+            world.clock.now().since(from) < Duration::from_secs(19),
+            "while the first slow one still runs"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_key_goes_on_when_the_binding_gives_order_up() {
+    let functions = Functions::new(|call, _| match call.id.as_str() {
+        "x-1" => Act::Fail(FailureClass::Function, "ValueError"),
+        _ => Act::Answer,
+    });
+    let mut spec = ordered(1);
+    spec.retry.min_delay = Duration::from_secs(3_000);
+    spec.retry.max_delay = Duration::from_secs(3_000);
+    let mut world = World::new(1, functions, vec![spec]).await;
+    world.start().await;
+    let feed = Arc::clone(&world.feed);
+    let batch = ["x-1", "x-2", "x-3"].map(|id| (event(id, &json!(0)), "x"));
+    let sent = world.send_keyed(&feed, "in", batch.into()).await;
+    let key = DeliveryKey { binding: world.id("f:in").await, address: sent[2] };
+    world.until("it is parked", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    world.specs[0].ordering = Ordering::None;
+    world.apply().await;
+    world
+        .until("the others go on", async |w| {
+            w.functions.spans().iter().filter(|s| s.ids[0] != "x-1").count() == 2
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_goes_on_after_one_that_was_ready_is_taken_away() {
+    let mut world =
+        World::new(1, Functions::new(|_, _| Act::After(Duration::from_millis(50))), vec![ordered(5)]).await;
+    world.known.insert("f".into(), super::world::function("f", 1));
+    world.start().await;
+    let feed = Arc::clone(&world.feed);
+    // One call is out, so that the next one waits.
+    world.send_keyed(&feed, "in", vec![(event("other-0", &json!(0)), "other")]).await;
+    for round in 0..20 {
+        let (other, first) = (format!("other-{}", round + 1), format!("k-{round}"));
+        let sent = world
+            .send_keyed(
+                &feed,
+                "in",
+                vec![(event(&other, &json!(0)), "other"), (event(&first, &json!(0)), "k")],
+            )
+            .await;
+        let key = DeliveryKey { binding: world.id("f:in").await, address: sent[1] };
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        world.ledger.cancel(&[key], "not needed", "ana", world.clock.now()).await.unwrap();
+        world.handle().cancel(&[key]);
+        let ids = [format!("k-{round}-a"), format!("k-{round}-b")];
+        world.send_keyed(&feed, "in", ids.iter().map(|id| (event(id, &json!(0)), "k")).collect()).await;
+    }
+    world.settled().await;
+}

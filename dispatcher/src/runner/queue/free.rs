@@ -35,6 +35,13 @@ impl Free {
         self.streams[stream].push_front(group, job);
     }
 
+    pub(super) fn put_behind(&mut self, job: Job) {
+        match job.debt {
+            Some(_) => self.push_debt(job),
+            None => self.push_fresh(job, Stream::Cursor),
+        }
+    }
+
     pub(super) fn take(&mut self, room: Room) -> Vec<Job> {
         let mut batch = Batch::new(room);
         while let Some((stream, group, job)) = self.pop() {
@@ -72,7 +79,7 @@ impl Free {
     }
 
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Job> {
-        self.streams[CURSOR].remove(seq).or_else(|| self.streams[LIVE].remove(seq))
+        self.streams.iter_mut().find_map(|stream| stream.remove(seq))
     }
 
     pub(super) fn stream_len(&self, stream: Stream) -> usize {

@@ -13,9 +13,6 @@ use super::free::Batch;
 use super::job::{Job, REPORTED, line_of};
 use super::{Change, Room};
 
-/// Shorter lines are not worth their rows: what waits in them is little memory.
-const WORTH: usize = 16;
-
 /// The lines of a binding in a lane.
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -25,6 +22,10 @@ pub(super) struct Lines {
     ring: VecDeque<u64>,
     /// When lines that wait for a time are looked at again.
     timers: BTreeSet<(Timestamp, u64)>,
+    /// Every place up to here was read: a row beyond it may have an earlier one of its key before it that was not.
+    read: Seq,
+    /// The lines of rows beyond.
+    beyond: BTreeMap<Seq, u64>,
     fresh: usize,
     bytes: usize,
     rows: usize,
@@ -69,14 +70,25 @@ enum Turn {
 
 impl Lines {
     pub(super) fn new(lane: Lane) -> Self {
-        let (lines, ring, timers) = Default::default();
-        Self { lane, lines, ring, timers, fresh: 0, bytes: 0, rows: 0 }
+        let (lines, ring, timers, beyond) = Default::default();
+        Self { lane, lines, ring, timers, read: Seq(0), beyond, fresh: 0, bytes: 0, rows: 0 }
     }
 
     pub(super) fn push_fresh(&mut self, job: Job, now: Timestamp) {
         let id = job.line;
         self.keep(job);
         self.settle(id, now);
+    }
+
+    /// The reader has come so far.
+    pub(super) fn set_read(&mut self, read: Seq, now: Timestamp) {
+        self.read = self.read.max(read);
+        while let Some((seq, id)) = self.beyond.first_key_value().map(|(seq, id)| (*seq, *id))
+            && seq <= self.read
+        {
+            self.beyond.pop_first();
+            self.settle(id, now);
+        }
     }
 
     pub(super) fn is_parked(&self, id: u64) -> bool {
@@ -151,7 +163,6 @@ impl Lines {
         let mut batch = Batch::new(room);
         // Every key once, then those that have more, again in turn.
         let mut more: VecDeque<(u64, bool)> = VecDeque::new();
-        let mut out = Vec::new();
         while !batch.is_full() {
             let (id, chosen) = match self.ring.pop_front() {
                 Some(id) => (id, None),
@@ -165,7 +176,7 @@ impl Lines {
                 Some(side) => side,
                 None => {
                     line.in_ring = false;
-                    match line.turn(now) {
+                    match line.turn(now, self.read) {
                         _ if line.out > 0 => continue,
                         Turn::Live => false,
                         Turn::Again => true,
@@ -176,7 +187,9 @@ impl Lines {
                     }
                 }
             };
-            let Some(job) = line.pop(is_again, (self.lane, id), room.bisect, now) else { continue };
+            let Some(job) = line.pop(is_again, (self.lane, id), room.bisect, (now, self.read)) else {
+                continue;
+            };
             if job.event.is_some() {
                 self.fresh -= 1;
                 self.bytes -= job.bytes;
@@ -184,7 +197,7 @@ impl Lines {
                 self.rows -= 1;
             }
             if !batch.has_room_for(&job) {
-                self.restore(job, now);
+                self.restore(job, true, now);
                 if chosen.is_none() {
                     self.settle(id, now);
                 }
@@ -192,18 +205,18 @@ impl Lines {
             }
             batch.add(job);
             if chosen.is_none() {
-                out.push(id);
+                self.leave(id);
             }
             more.push_back((id, is_again));
-        }
-        for id in out {
-            self.leave(id);
         }
         batch.jobs
     }
 
-    pub(super) fn put_back(&mut self, job: Job, now: Timestamp) {
-        self.restore(job, now);
+    /// Puts a job back where it was; `is_written`: a debt's row is known to the ledger.
+    pub(super) fn put_back(&mut self, job: Job, is_written: bool, now: Timestamp) {
+        let id = job.line;
+        self.restore(job, is_written, now);
+        self.settle(id, now);
     }
 
     /// Fresh events of a line, all taken out.
@@ -214,10 +227,10 @@ impl Lines {
         jobs
     }
 
-    /// The later half of the longest line of fresh events, when it is worth it.
-    pub(super) fn relieve(&mut self) -> Vec<Job> {
+    /// The later half of the longest line of fresh events, when it has at least so many.
+    pub(super) fn relieve(&mut self, least: usize) -> Vec<Job> {
         let longest = self.lines.values_mut().max_by_key(|line| line.memory.len());
-        let Some(line) = longest.filter(|line| line.memory.len() >= WORTH) else { return Vec::new() };
+        let Some(line) = longest.filter(|line| line.memory.len() >= least) else { return Vec::new() };
         let jobs: Vec<Job> = line.memory.split_off(line.memory.len() / 2).into();
         self.uncount(&jobs);
         jobs
@@ -242,10 +255,9 @@ impl Lines {
     pub(super) fn has_ready(&mut self, now: Timestamp) -> bool {
         self.wake(now);
         while let Some(id) = self.ring.front() {
-            let ready = self
-                .lines
-                .get_mut(id)
-                .is_some_and(|line| line.out == 0 && matches!(line.turn(now), Turn::Live | Turn::Again));
+            let ready = self.lines.get_mut(id).is_some_and(|line| {
+                line.out == 0 && matches!(line.turn(now, self.read), Turn::Live | Turn::Again)
+            });
             if ready {
                 return true;
             }
@@ -289,7 +301,7 @@ impl Lines {
         if line.out > 0 {
             return;
         }
-        match line.turn(now) {
+        match line.turn(now, self.read) {
             Turn::Live | Turn::Again => {
                 if !line.in_ring {
                     line.in_ring = true;
@@ -299,7 +311,8 @@ impl Lines {
             Turn::At(at) => {
                 self.timers.insert((at, id));
             }
-            Turn::Never if line.is_empty() => {
+            // One that is in the ring is removed when its turn comes.
+            Turn::Never if line.is_empty() && !line.in_ring => {
                 self.lines.remove(&id);
             }
             Turn::Never => {}
@@ -312,6 +325,9 @@ impl Lines {
         self.rows += usize::from(old.is_none());
         match row.reason {
             OwedReason::Retry | OwedReason::Parked | OwedReason::Blocked => {
+                if seq > self.read {
+                    self.beyond.insert(seq, id);
+                }
                 line.rows.insert(seq, row);
             }
             OwedReason::Delayed | OwedReason::Debounced if row.attempts == 0 && row.at > now => {
@@ -323,12 +339,11 @@ impl Lines {
         }
     }
 
-    /// Puts a job back where it was.
-    fn restore(&mut self, job: Job, now: Timestamp) {
+    fn restore(&mut self, job: Job, is_written: bool, now: Timestamp) {
         match &job.debt {
             Some(reason) => {
                 let (attempts, since, reason) = (job.attempts, job.since, reason.clone());
-                let row = Row { at: now, attempts, since, reason, most: job.most, is_written: true };
+                let row = Row { at: now, attempts, since, reason, most: job.most, is_written };
                 self.insert(job.line, job.address.seq, row, now);
             }
             None => self.keep(job),
@@ -354,7 +369,7 @@ impl Line {
         self.memory.is_empty() && self.rows.is_empty() && self.again.is_empty() && self.delayed.is_empty()
     }
 
-    fn turn(&mut self, now: Timestamp) -> Turn {
+    fn turn(&mut self, now: Timestamp, read: Seq) -> Turn {
         while let Some(((at, seq), _)) = self.delayed.first_key_value().map(|(k, _)| (*k, ()))
             && at <= now
         {
@@ -362,7 +377,7 @@ impl Line {
                 self.again.insert(seq, row);
             }
         }
-        let live = self.live();
+        let live = self.live(read);
         let again = self.again.values().next().and_then(Row::at);
         let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         match (is_due(live), is_due(again)) {
@@ -377,16 +392,22 @@ impl Line {
     }
 
     /// When the first of the line may run.
-    fn live(&self) -> Option<Timestamp> {
+    fn live(&self, read: Seq) -> Option<Timestamp> {
         match (self.memory.front(), self.rows.first_key_value()) {
             (Some(job), Some((seq, _))) if job.address.seq < *seq => Some(Timestamp::from_micros(i64::MIN)),
-            (_, Some((_, row))) => row.at(),
+            (_, Some((seq, row))) => row.at().filter(|_| *seq <= read),
             (Some(_), None) => Some(Timestamp::from_micros(i64::MIN)),
             (None, None) => None,
         }
     }
 
-    fn pop(&mut self, is_again: bool, (lane, id): (Lane, u64), bisect: bool, now: Timestamp) -> Option<Job> {
+    fn pop(
+        &mut self,
+        is_again: bool,
+        (lane, id): (Lane, u64),
+        bisect: bool,
+        (now, read): (Timestamp, Seq),
+    ) -> Option<Job> {
         self.again_next = !is_again;
         let job = |(seq, row): (Seq, Row)| Job {
             address: bellwire_schemas::Address::new(lane, seq),
@@ -403,7 +424,7 @@ impl Line {
             let is_due = self.again.values().next().and_then(Row::at).is_some_and(|at| at <= now);
             return is_due.then(|| self.again.pop_first()).flatten().map(job);
         }
-        if self.live().is_none_or(|at| at > now) {
+        if self.live(read).is_none_or(|at| at > now) {
             return None;
         }
         match (self.memory.front(), self.rows.first_key_value()) {

@@ -48,6 +48,8 @@ pub(super) struct Queue {
     /// Places of which memory knows more than the ledger's rows say: in flight, changed or ended but not confirmed; for
     /// bindings without order also those in memory.
     held: HashSet<Seq>,
+    /// Places that a flush makes debts, which is not confirmed yet.
+    unwritten: HashSet<Seq>,
 }
 
 #[derive(Debug)]
@@ -58,11 +60,12 @@ enum Order {
 
 impl Queue {
     pub(super) fn new(lane: Lane, ordering: Ordering) -> Self {
-        Self { lane, order: Order::new(lane, ordering), held: HashSet::new() }
+        Self { lane, order: Order::new(lane, ordering), held: HashSet::new(), unwritten: HashSet::new() }
     }
 
     /// Starts over with another order; what is in flight stays known, the caller reads debts and events again.
     pub(super) fn reorder(&mut self, ordering: Ordering, aboard: impl Iterator<Item = u64>) {
+        self.drop_debts();
         self.order = Order::new(self.lane, ordering);
         if let Order::Lines(lines) = &mut self.order {
             aboard.for_each(|line| lines.leave(line));
@@ -71,6 +74,13 @@ impl Queue {
 
     pub(super) fn is_ordered(&self) -> bool {
         matches!(self.order, Order::Lines(_))
+    }
+
+    /// Says how far the reader has come: a debt in order does not run before everything below it is known.
+    pub(super) fn set_read(&mut self, read: Seq, now: Timestamp) {
+        if let Order::Lines(lines) = &mut self.order {
+            lines.set_read(read, now);
+        }
     }
 
     /// Takes a fresh event in.
@@ -108,6 +118,7 @@ impl Queue {
     /// Notes a debt that goes to the ledger with the next flush. It may run when that is confirmed.
     pub(super) fn owe(&mut self, owed: &Owed, line: u64, now: Timestamp) -> Change {
         self.held.insert(owed.seq);
+        self.unwritten.insert(owed.seq);
         if let Order::Lines(lines) = &mut self.order {
             lines.owe(owed, line, now);
         }
@@ -126,14 +137,17 @@ impl Queue {
     /// The ledger has confirmed a change.
     pub(super) fn confirm(&mut self, change: Change, now: Timestamp) {
         self.held.remove(&change.seq);
+        self.unwritten.remove(&change.seq);
         if let Order::Lines(lines) = &mut self.order {
             lines.written(change, now);
         }
     }
 
-    /// Keeps what is in flight from being taken a second time although its place is a debt now.
-    pub(super) fn hold(&mut self, seq: Seq) {
+    /// Keeps a place from being taken a second time although it has a row now: what is in flight, or has ended.
+    pub(super) fn hold(&mut self, seq: Seq, line: u64) -> Change {
         self.held.insert(seq);
+        self.unwritten.insert(seq);
+        Change { seq, line }
     }
 
     /// Whether memory knows more of a place than the ledger's row.
@@ -165,12 +179,21 @@ impl Queue {
             match &mut self.order {
                 Order::Free(free) => free.put_back(job),
                 Order::Lines(lines) => {
-                    if job.debt.is_some() {
+                    let is_written = !self.unwritten.contains(&job.address.seq);
+                    if job.debt.is_some() && is_written {
                         self.held.remove(&job.address.seq);
                     }
-                    lines.put_back(job, now);
+                    lines.put_back(job, is_written, now);
                 }
             }
+        }
+    }
+
+    /// Puts a job behind the others: its target was not there, and the next one to ask should be another.
+    pub(super) fn put_behind(&mut self, job: Job, now: Timestamp) {
+        match &mut self.order {
+            Order::Free(free) => free.put_behind(job),
+            Order::Lines(_) => self.put_back(vec![job], now),
         }
     }
 
@@ -207,11 +230,11 @@ impl Queue {
     }
 
     /// Fresh events that wait behind one in flight although other keys go on: takes out the later half of the longest
-    /// line, to be owed as parked.
-    pub(super) fn relieve(&mut self) -> Vec<Job> {
+    /// line, if that has at least so many, to be owed as parked.
+    pub(super) fn relieve(&mut self, least: usize) -> Vec<Job> {
         match &mut self.order {
             Order::Free(_) => Vec::new(),
-            Order::Lines(lines) => lines.relieve(),
+            Order::Lines(lines) => lines.relieve(least),
         }
     }
 
@@ -242,7 +265,7 @@ impl Queue {
         jobs
     }
 
-    /// Takes one fresh event out, wherever it waits.
+    /// Takes one delivery out that waits in memory; with order only a fresh one.
     pub(super) fn remove(&mut self, seq: Seq, now: Timestamp) -> Option<Job> {
         match &mut self.order {
             Order::Free(free) => free.remove(seq),

@@ -24,6 +24,7 @@ enum Step {
     Wait(u64),
     Redrive(usize),
     Relieve,
+    Remove(usize),
     Crash,
 }
 
@@ -36,6 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0_u64..40).prop_map(Step::Wait),
         1 => any::<usize>().prop_map(Step::Redrive),
         1 => Just(Step::Relieve),
+        1 => any::<usize>().prop_map(Step::Remove),
         1 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 0..250)
@@ -109,15 +111,15 @@ impl Mini {
             return;
         }
         self.read += 1;
-        if self.settled.contains(&self.read) {
-            return;
+        if !self.settled.contains(&self.read) {
+            let job = Job::fresh(self.event(self.read));
+            if self.queue.is_parked(job.line) {
+                self.owe(&job, self.now, OwedReason::Parked);
+            } else {
+                self.queue.push_fresh(job, Stream::Cursor, self.now);
+            }
         }
-        let job = Job::fresh(self.event(self.read));
-        if self.queue.is_parked(job.line) {
-            self.owe(&job, self.now, OwedReason::Parked);
-        } else {
-            self.queue.push_fresh(job, Stream::Cursor, self.now);
-        }
+        self.queue.set_read(Seq(self.read), self.now);
     }
 
     fn take(&mut self, events: usize) {
@@ -256,8 +258,14 @@ impl Mini {
             Step::Wait(millis) => self.now = self.now.plus(Duration::from_millis(*millis)),
             Step::Redrive(at) => self.redrive(*at),
             Step::Relieve => {
-                for job in self.queue.relieve() {
+                for job in self.queue.relieve(2) {
                     self.owe(&job, self.now, OwedReason::Parked);
+                }
+            }
+            Step::Remove(at) => {
+                let seq = Seq(1 + *at as u64 % self.keys.len() as u64);
+                if let Some(job) = self.queue.remove(seq, self.now) {
+                    self.end(&job, false);
                 }
             }
             Step::Crash => self.crash(),
