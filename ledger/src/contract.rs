@@ -9,7 +9,7 @@ use crate::{
     Append, Appended, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster, DeadLetter,
     DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
     FlushOutcome, Heartbeat, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord, Refusal,
-    ReplayRecord, Retained, StoredEvent,
+    ReplayRecord, Retained, SlotsAsked, StoredEvent,
 };
 
 /// A durable, append-only ledger of lanes.
@@ -87,6 +87,24 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Gives a lane back; a stale epoch is ignored. Flushes under this epoch are fenced from then on.
     async fn release(&self, lane: Lane, epoch: Epoch) -> Result<(), Error>;
+
+    /// Asks for slots of limits that all controllers share (see [`crate::slots`]), and answers how many the caller has of
+    /// each, in the order asked. The grants of all controllers alive stay within the limit, as long as nobody runs more
+    /// than it was granted. A controller that is not alive gets nothing beyond what runs, and what it had is given to
+    /// others. `now` is for the turns only: a wrong clock shifts them and breaks no limit.
+    ///
+    /// Where nobody shares the ledger the caller gets what it wants, up to the limit.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: the caller has what it had before, or what it would have been told.
+    async fn slots(
+        &self,
+        _controller: ControllerId,
+        asked: &[SlotsAsked],
+        _now: Timestamp,
+    ) -> Result<Vec<u32>, Error> {
+        Ok(asked.iter().map(|asked| asked.wanted.min(asked.most).max(asked.running)).collect())
+    }
 
     // Delivery
 

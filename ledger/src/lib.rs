@@ -23,6 +23,7 @@ mod histories;
 pub mod model;
 pub mod postgres;
 pub mod query;
+pub mod slots;
 pub mod sqlite;
 mod start;
 
@@ -44,4 +45,5 @@ pub use query::{
     BindingRecord, BindingRevision, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate,
     EventQuery, Page, Pause, QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
 };
+pub use slots::SlotsAsked;
 pub use sqlite::{SqliteLedger, SqliteOptions};

@@ -21,7 +21,7 @@ use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
     DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
     FlushOutcome, Heartbeat, Ledger, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord,
-    Refusal, ReplayRecord, Retained, StoredEvent,
+    Refusal, ReplayRecord, Retained, SlotsAsked, StoredEvent,
 };
 use faults::Faults;
 use state::State;
@@ -197,6 +197,16 @@ impl Ledger for ModelLedger {
             s.leave(controller);
             Ok(())
         })
+    }
+
+    async fn slots(
+        &self,
+        controller: ControllerId,
+        asked: &[SlotsAsked],
+        now: Timestamp,
+    ) -> Result<Vec<u32>, Error> {
+        self.lock().faults.hear(controller)?;
+        self.change(|s| Ok(s.slots(controller, asked, now)))
     }
 
     async fn acquire(

@@ -7,6 +7,7 @@ use bellwire_schemas::{
 };
 use uuid::Uuid;
 
+use crate::slots::Holder;
 use crate::{
     Appended, ArrivalTotals, BindingRecord, BindingRevision, Checkpoint, DeadLetter, DeliveryKey, Duplicate,
     Error, LogEntry, Member, Owed, Position, QuarantineRecord, Refusal, ReplayRecord, StoredEvent,
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub lanes: Vec<LaneState>,
     /// The controllers alive. Here they live until they leave or a test lets them expire.
     pub members: BTreeMap<ControllerId, Member>,
+    /// Of each limit, who has how many slots.
+    pub slots: BTreeMap<String, Vec<Holder>>,
     /// See [`crate::Cluster::changes`].
     pub changes: u64,
     pub events: BTreeMap<Address, StoredEvent>,

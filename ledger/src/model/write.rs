@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, Seq, Timestamp};
 
 use super::state::{LaneState, State};
+use crate::slots::{SlotsAsked, grant};
 use crate::{
     Append, Appended, Arrival, BindingFlush, Checkpoint, Cluster, DeliveryKey, Duplicate, Error, Flush,
     FlushOutcome, Heartbeat, LaneOwner, Member, NewEvent, Owed, OwedReason, Position, PositionAdvance,
@@ -108,9 +109,28 @@ impl State {
 
     pub fn leave(&mut self, controller: ControllerId) {
         self.members.remove(&controller);
+        self.slots.values_mut().for_each(|holders| holders.retain(|h| h.controller != controller));
         for lane in self.lanes.iter_mut().filter(|lane| lane.owner == Some(controller)) {
             lane.owner = None;
         }
+    }
+
+    pub fn slots(&mut self, me: ControllerId, asked: &[SlotsAsked], now: Timestamp) -> Vec<u32> {
+        let Self { slots, members, .. } = self;
+        let one = |asked: &SlotsAsked| {
+            if !members.contains_key(&me) {
+                return asked.running;
+            }
+            let holders = slots.entry(asked.limit.clone()).or_default();
+            holders.retain(|h| members.contains_key(&h.controller));
+            let before = holders.iter().position(|h| h.controller == me).map(|at| holders.remove(at));
+            let mine = grant(holders, before, me, asked, now);
+            if mine.wanted > 0 {
+                holders.push(mine);
+            }
+            mine.granted
+        };
+        asked.iter().map(one).collect()
     }
 
     pub fn acquire(&mut self, controller: ControllerId, lane: Lane) -> Result<Option<Epoch>, Error> {
