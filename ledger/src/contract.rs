@@ -9,7 +9,7 @@ use crate::{
     Append, Appended, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster, DeadLetter,
     DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
     FlushOutcome, Heartbeat, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord, Refusal,
-    ReplayRecord, Retained, SlotsAsked, StoredEvent,
+    ReplayRecord, Retained, SlotsAsked, SlotsGranted, StoredEvent,
 };
 
 /// A durable, append-only ledger of lanes.
@@ -90,8 +90,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Asks for slots of limits that all controllers share (see [`crate::slots`]), and answers how many the caller has of
     /// each, in the order asked. The grants of all controllers alive stay within the limit, as long as nobody runs more
-    /// than it was granted. A controller that is not alive gets nothing beyond what runs, and what it had is given to
-    /// others. `now` is for the turns only: a wrong clock shifts them and breaks no limit.
+    /// than it was granted. A controller that is not alive gets nothing beyond what it keeps, and what it had is given
+    /// to others. `now` is for the turns only: a wrong clock shifts them and breaks no limit.
     ///
     /// Where nobody shares the ledger the caller gets what it wants, up to the limit.
     ///
@@ -102,8 +102,12 @@ pub trait Ledger: Send + Sync + 'static {
         _controller: ControllerId,
         asked: &[SlotsAsked],
         _now: Timestamp,
-    ) -> Result<Vec<u32>, Error> {
-        Ok(asked.iter().map(|asked| asked.wanted.min(asked.most).max(asked.running)).collect())
+    ) -> Result<Vec<SlotsGranted>, Error> {
+        let one = |asked: &SlotsAsked| {
+            let part = asked.wanted.max(asked.kept).min(asked.most);
+            SlotsGranted { slots: part.max(asked.kept), part }
+        };
+        Ok(asked.iter().map(one).collect())
     }
 
     // Delivery

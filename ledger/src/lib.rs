@@ -45,5 +45,5 @@ pub use query::{
     BindingRecord, BindingRevision, BindingTotals, Cursor, DeadLetterQuery, DeliveryKey, Duplicate,
     EventQuery, Page, Pause, QuarantineRecord, Refusal, ReplayRecord, ReplayState, Retained,
 };
-pub use slots::SlotsAsked;
+pub use slots::{SlotsAsked, SlotsGranted};
 pub use sqlite::{SqliteLedger, SqliteOptions};

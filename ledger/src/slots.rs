@@ -1,8 +1,8 @@
 //! Limits that all controllers share: who may run how many attempts at once.
 //!
 //! Every controller asks for what it needs and runs no more than it was granted; what it does not need is lent to the
-//! others. The grants of all controllers alive never exceed the limit by more than what a controller says is running
-//! already. Where more controllers want slots than there are, they take turns.
+//! others. The grants of all controllers alive never exceed the limit by more than what a controller says it
+//! uses already. Where more controllers want slots than there are, they take turns.
 
 use std::time::Duration;
 
@@ -18,10 +18,20 @@ pub struct SlotsAsked {
     pub limit: String,
     /// The limit itself, as the caller's configuration has it.
     pub most: u32,
-    /// How many the caller occupies now. It keeps these whatever the limit says.
-    pub running: u32,
-    /// How many it could use. Nothing wanted and nothing running gives back everything.
+    /// How many the caller has and does not give back yet: it may use them while the answer is under way. It keeps these
+    /// whatever the limit says.
+    pub kept: u32,
+    /// How many it could use. Nothing wanted and nothing kept gives back everything.
     pub wanted: u32,
+}
+
+/// What a controller has of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotsGranted {
+    /// How many it may use.
+    pub slots: u32,
+    /// Its fair part of what all want. It is to give back what it has beyond: to use no more, and to say so.
+    pub part: u32,
 }
 
 /// What a controller has of one limit, and what it wants.
@@ -36,22 +46,23 @@ pub(crate) struct Holder {
 
 /// What `me` gets now. `others`: the other controllers alive; `before`: what `me` had.
 ///
-/// It keeps what runs, and beyond that gets no more than what is free, and no more than its fair part.
+/// It keeps what it says, and beyond that gets no more than what is free, and no more than its fair part.
 pub(crate) fn grant(
     others: &[Holder],
     before: Option<Holder>,
     me: ControllerId,
     asked: &SlotsAsked,
     now: Timestamp,
-) -> Holder {
-    let wanted = asked.wanted.max(asked.running);
+) -> (Holder, SlotsGranted) {
+    let wanted = asked.wanted.max(asked.kept);
     let mine =
         Holder { wanted, ..before.unwrap_or(Holder { controller: me, granted: 0, wanted, since: now }) };
     let taken: u64 = others.iter().map(|other| u64::from(other.granted)).sum();
     let free = u32::try_from(u64::from(asked.most).saturating_sub(taken)).unwrap_or(u32::MAX);
-    let granted = part(others, mine, asked.most, now).min(free).max(asked.running);
+    let part = part(others, mine, asked.most, now);
+    let granted = part.min(free).max(asked.kept);
     let since = if (granted == 0) == (mine.granted == 0) { mine.since } else { now };
-    Holder { granted, since, ..mine }
+    (Holder { granted, since, ..mine }, SlotsGranted { slots: granted, part })
 }
 
 /// The fair part of `mine`: who wants little gets all of it, the others share what is left over equally. With fewer slots
@@ -99,12 +110,14 @@ mod tests {
         (0..).zip(rows).map(holder).collect()
     }
 
-    fn ask(rows: &mut [Holder], n: usize, most: u32, (running, wanted): (u32, u32), second: i64) -> u32 {
+    fn ask(rows: &mut [Holder], n: usize, most: u32, (kept, wanted): (u32, u32), second: i64) -> u32 {
         let others: Vec<_> = rows.iter().enumerate().filter(|(i, _)| *i != n).map(|(_, h)| *h).collect();
-        let asked = SlotsAsked { limit: "l".into(), most, running, wanted };
+        let asked = SlotsAsked { limit: "l".into(), most, kept, wanted };
         let at = Timestamp::from_micros(second * 1_000_000);
-        rows[n] = grant(&others, Some(rows[n]), rows[n].controller, &asked, at);
-        rows[n].granted
+        let (holder, granted) = grant(&others, Some(rows[n]), rows[n].controller, &asked, at);
+        rows[n] = holder;
+        assert_eq!(granted.slots, holder.granted);
+        granted.slots
     }
 
     #[test]
@@ -131,7 +144,7 @@ mod tests {
         assert_eq!(ask(&mut all, 1, 1, (0, 1), 1), 0);
         assert_eq!(ask(&mut all, 2, 1, (0, 1), 2), 0);
         assert_eq!(ask(&mut all, 0, 1, (1, 1), 4), 1, "its turn is not over");
-        assert_eq!(ask(&mut all, 0, 1, (1, 1), 6), 1, "what runs is not taken away");
+        assert_eq!(ask(&mut all, 0, 1, (1, 1), 6), 1, "what it keeps is not taken away");
         assert_eq!(ask(&mut all, 0, 1, (0, 1), 7), 0);
         assert_eq!(ask(&mut all, 2, 1, (0, 1), 7), 0, "the other one has waited longer");
         assert_eq!(ask(&mut all, 1, 1, (0, 1), 8), 1);
@@ -145,10 +158,10 @@ mod tests {
         #[test]
         fn the_grants_stay_within_the_limit(steps in prop::collection::vec((0..3_usize, 0..=MOST, 0..=9_u32), 1..60)) {
             let mut all = holders(&[(0, 0, 0), (0, 0, 0), (0, 0, 0)]);
-            for (second, (n, running, wanted)) in (0..).zip(steps) {
-                let running = running.min(all[n].granted);
-                let got = ask(&mut all, n, MOST, (running, wanted), second);
-                prop_assert!(got >= running && got <= wanted.max(running));
+            for (second, (n, kept, wanted)) in (0..).zip(steps) {
+                let kept = kept.min(all[n].granted);
+                let got = ask(&mut all, n, MOST, (kept, wanted), second);
+                prop_assert!(got >= kept && got <= wanted.max(kept));
                 prop_assert!(all.iter().map(|h| h.granted).sum::<u32>() <= MOST);
             }
             for n in [0, 1, 2].repeat(3) {

@@ -21,7 +21,7 @@ use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
     DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
     FlushOutcome, Heartbeat, Ledger, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord,
-    Refusal, ReplayRecord, Retained, SlotsAsked, StoredEvent,
+    Refusal, ReplayRecord, Retained, SlotsAsked, SlotsGranted, StoredEvent,
 };
 use faults::Faults;
 use state::State;
@@ -204,7 +204,7 @@ impl Ledger for ModelLedger {
         controller: ControllerId,
         asked: &[SlotsAsked],
         now: Timestamp,
-    ) -> Result<Vec<u32>, Error> {
+    ) -> Result<Vec<SlotsGranted>, Error> {
         self.lock().faults.hear(controller)?;
         self.change(|s| Ok(s.slots(controller, asked, now)))
     }

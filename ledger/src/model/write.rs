@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, Seq, Timestamp};
 
 use super::state::{LaneState, State};
-use crate::slots::{SlotsAsked, grant};
+use crate::slots::{SlotsAsked, SlotsGranted, grant};
 use crate::{
     Append, Appended, Arrival, BindingFlush, Checkpoint, Cluster, DeliveryKey, Duplicate, Error, Flush,
     FlushOutcome, Heartbeat, LaneOwner, Member, NewEvent, Owed, OwedReason, Position, PositionAdvance,
@@ -115,20 +115,20 @@ impl State {
         }
     }
 
-    pub fn slots(&mut self, me: ControllerId, asked: &[SlotsAsked], now: Timestamp) -> Vec<u32> {
+    pub fn slots(&mut self, me: ControllerId, asked: &[SlotsAsked], now: Timestamp) -> Vec<SlotsGranted> {
         let Self { slots, members, .. } = self;
         let one = |asked: &SlotsAsked| {
             if !members.contains_key(&me) {
-                return asked.running;
+                return SlotsGranted { slots: asked.kept, part: 0 };
             }
             let holders = slots.entry(asked.limit.clone()).or_default();
             holders.retain(|h| members.contains_key(&h.controller));
             let before = holders.iter().position(|h| h.controller == me).map(|at| holders.remove(at));
-            let mine = grant(holders, before, me, asked, now);
+            let (mine, granted) = grant(holders, before, me, asked, now);
             if mine.wanted > 0 {
                 holders.push(mine);
             }
-            mine.granted
+            granted
         };
         asked.iter().map(one).collect()
     }
