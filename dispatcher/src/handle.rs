@@ -11,20 +11,19 @@ use bellwire_ledger::{
 use bellwire_patterns::{PatternError, PatternSet};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, Ordering, Target as FunctionTarget};
-use bellwire_schemas::{
-    BindingId, BindingName, ControllerId, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName, Vital,
-};
+use bellwire_schemas::{BindingId, BindingName, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::binding::{Binding, Form, Part, Past, Plan, Target};
+use crate::binding::{Binding, Form, Past, Plan, Target};
 use crate::decide::Policy;
 use crate::lane::{Roster, Stop};
 use crate::lease::{Fence, Keeper, Lead, View, follow_changes, follow_tails};
 use crate::replay::Replayer;
 use crate::rooms::Rooms;
 use crate::shape::Receiver;
+use crate::slots::Slots;
 
 /// How long the last flush may take after the grace of a shutdown is over.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
@@ -61,8 +60,7 @@ pub struct Handle {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) targets: Targets,
-    /// What part of the limits is this controller's.
-    part: Arc<Mutex<Part>>,
+    slots: Arc<Slots>,
     pub(crate) epochs: BTreeMap<Lane, watch::Receiver<Option<Epoch>>>,
     pub(crate) fence: Arc<Fence>,
     pub(crate) view: watch::Receiver<View>,
@@ -87,19 +85,20 @@ impl Handle {
         let replayer = Arc::new(Replayer::new(Arc::clone(&rooms), Arc::clone(&roster), lead));
         let mut tasks = JoinSet::new();
         let (ours, theirs) = (Arc::clone(&rooms), Arc::clone(&roster));
-        tasks.spawn(Keeper::new(ours, theirs, Arc::clone(&fence), stop.subscribe(), told, senders).run());
+        let targets = Targets::default();
+        let slots = Arc::new(Slots::new(Arc::clone(&rooms), Arc::clone(&roster), Arc::clone(&targets)));
+        let trust = (Arc::clone(&fence), Arc::clone(&slots));
+        tasks.spawn(Keeper::new(ours, theirs, trust, stop.subscribe(), told, senders).run());
         tasks.spawn(Arc::clone(&replayer).run(stop.subscribe()));
-        let (part, targets) = (Arc::new(Mutex::new(Part::WHOLE)), Arc::<Mutex<_>>::default());
         if is_shared {
-            let ours = (Arc::clone(&part), Arc::clone(&roster), Arc::clone(&targets));
-            tasks.spawn(follow_parts(rooms.controller, ours, view.clone(), stop.subscribe()));
+            tasks.spawn(Arc::clone(&slots).run(view.clone(), stop.subscribe()));
             epochs.keys().for_each(|lane| rooms.feed.forget(*lane));
             tasks.spawn(follow_tails(Arc::clone(&rooms), epochs.clone(), view.clone(), stop.subscribe()));
             let (ours, theirs, replays) = (Arc::clone(&rooms), Arc::clone(&roster), Arc::clone(&replayer));
             tasks.spawn(follow_changes(ours, theirs, replays, view.clone(), stop.subscribe()));
         }
         let (tasks, recovered) = (Mutex::new(tasks), Mutex::default());
-        Self { part, rooms, roster, targets, epochs, fence, view, replayer, stop, tasks, recovered }
+        Self { slots, rooms, roster, targets, epochs, fence, view, replayer, stop, tasks, recovered }
     }
 
     /// Puts a configuration in force. Bindings that did not change go on undisturbed; those that did take their new
@@ -140,7 +139,7 @@ impl Handle {
                     binding.replace(plan);
                     Arc::clone(binding)
                 }
-                None => Arc::new(Binding::new(plan, self.rooms.ledger().lanes(), *lock(&self.part))),
+                None => Arc::new(Binding::new(plan, self.rooms.ledger().lanes(), self.slots.hungry())),
             };
             roster.insert(binding.id, binding);
         }
@@ -277,11 +276,11 @@ impl Handle {
         let bound = bindings.iter().map(|(spec, _)| &spec.function);
         for name in functions.keys().chain(bound) {
             targets.entry(name.clone()).or_insert_with(|| {
-                Arc::new(Target::new(name.clone(), self.rooms.clock.clone(), self.rooms.live.clone()))
+                let (clock, live) = (self.rooms.clock.clone(), self.rooms.live.clone());
+                Arc::new(Target::new(name.clone(), clock, live, self.slots.hungry()))
             });
         }
         for (name, target) in targets.iter() {
-            target.set_part(*lock(&self.part));
             target.define(functions.get(name).cloned());
         }
         targets.clone()
@@ -349,27 +348,6 @@ impl Receiver {
             FunctionTarget::Python { .. } | FunctionTarget::Node { .. } | FunctionTarget::Command(_) => {
                 Self::Worker
             }
-        }
-    }
-}
-
-/// Keeps the limits to this controller's part of them, as others come and go.
-async fn follow_parts(
-    me: ControllerId,
-    (part, roster, targets): (Arc<Mutex<Part>>, Arc<Roster>, Targets),
-    mut view: watch::Receiver<View>,
-    mut stop: watch::Receiver<Stop>,
-) {
-    let _vital = Vital("the shares of the limits");
-    while *stop.borrow() == Stop::Run {
-        let seen = Part::seen(&view.borrow_and_update(), me);
-        if std::mem::replace(&mut *lock(&part), seen) != seen {
-            lock(&targets).values().for_each(|target| target.set_part(seen));
-            roster.all().values().for_each(|binding| binding.set_part(seen));
-        }
-        tokio::select! {
-            Ok(()) = view.changed() => {}
-            _ = stop.changed() => {}
         }
     }
 }

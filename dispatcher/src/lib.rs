@@ -26,6 +26,7 @@ mod rooms;
 mod runner;
 pub mod sending;
 pub mod shape;
+mod slots;
 pub mod status;
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct SlotsAsked {
     /// How many the caller has and does not give back yet: it may use them while the answer is under way. It keeps these
     /// whatever the limit says.
     pub kept: u32,
-    /// How many it could use. Nothing wanted and nothing kept gives back everything.
+    /// How many it needs. Nothing wanted and nothing kept gives back everything.
     pub wanted: u32,
 }
 
@@ -30,7 +30,8 @@ pub struct SlotsAsked {
 pub struct SlotsGranted {
     /// How many it may use.
     pub slots: u32,
-    /// Its fair part of what all want. It is to give back what it has beyond: to use no more, and to say so.
+    /// What it may go on to use: its fair part of what all want, or all that it keeps while nobody else lacks any. It is to
+    /// give back what it has beyond: to use no more, and to say so.
     pub part: u32,
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn grant(
     asked: &SlotsAsked,
     now: Timestamp,
 ) -> (Holder, SlotsGranted) {
-    let wanted = asked.wanted.max(asked.kept);
+    let wanted = asked.wanted;
     let mine =
         Holder { wanted, ..before.unwrap_or(Holder { controller: me, granted: 0, wanted, since: now }) };
     let taken: u64 = others.iter().map(|other| u64::from(other.granted)).sum();
@@ -62,6 +63,8 @@ pub(crate) fn grant(
     let part = part(others, mine, asked.most, now);
     let granted = part.min(free).max(asked.kept);
     let since = if (granted == 0) == (mine.granted == 0) { mine.since } else { now };
+    let is_wanted = others.iter().any(|other| other.wanted > other.granted);
+    let part = if is_wanted { part } else { part.max(asked.kept.min(asked.most)) };
     (Holder { granted, since, ..mine }, SlotsGranted { slots: granted, part })
 }
 

@@ -10,7 +10,6 @@ mod flow;
 mod gate;
 mod meter;
 mod pace;
-mod part;
 mod target;
 
 use std::collections::BTreeMap;
@@ -24,18 +23,16 @@ use bellwire_patterns::PatternSet;
 use bellwire_schemas::service::{BindingSpec, Format, Ordering};
 use bellwire_schemas::{Address, BindingId, BindingName, ErrorInfo, Lane, Seq};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::decide::Policy;
-use crate::handle::lock;
 use crate::runner::Singles;
 use crate::shape::Receiver;
 
 pub(crate) use board::Board;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Look, Slot};
 pub(crate) use meter::Meter;
 use pace::Pace;
-pub(crate) use part::Part;
 pub(crate) use target::{Admit, Pass, Target};
 
 /// Everything a runner needs to know about its binding; replaced as a whole when the configuration changes.
@@ -140,6 +137,7 @@ const STUCK: Duration = Duration::from_secs(90);
 pub(crate) struct Binding {
     pub(crate) id: BindingId,
     pub(crate) name: BindingName,
+    /// Its own cap; without one, the function's gate is the only one that counts.
     pub(crate) gate: Arc<Gate>,
     pub(crate) meter: Meter,
     pub(crate) pace: Pace,
@@ -148,24 +146,24 @@ pub(crate) struct Binding {
     pub(crate) owned: AtomicU32,
     lanes: u16,
     plan: watch::Sender<Arc<Plan>>,
-    part: Mutex<Part>,
     poke: watch::Sender<u64>,
     boards: Mutex<BTreeMap<Lane, Arc<Board>>>,
 }
 
 impl Binding {
-    pub(crate) fn new(plan: Plan, lanes: u16, part: Part) -> Self {
+    pub(crate) fn new(plan: Plan, lanes: u16, hungry: Option<Arc<Notify>>) -> Self {
+        let gate = Arc::new(Gate::new(hungry));
+        gate.set_most(plan.spec.concurrency);
         Self {
             id: plan.record.id,
             name: plan.record.name.clone(),
-            gate: Arc::new(Gate::new(cap(&plan, part))),
+            gate,
             meter: Meter::default(),
             pace: Pace::default(),
             singles: Singles::default(),
             owned: AtomicU32::new(0),
             lanes,
             plan: watch::Sender::new(Arc::new(plan)),
-            part: Mutex::new(part),
             poke: watch::Sender::new(0),
             boards: Mutex::default(),
         }
@@ -177,7 +175,7 @@ impl Binding {
 
     /// Puts a plan in force; an equal one wakes nobody. The pause stays: a plan may have been made before it was set.
     pub(crate) fn replace(&self, mut plan: Plan) {
-        self.gate.resize(cap(&plan, *lock(&self.part)));
+        self.gate.set_most(plan.spec.concurrency);
         self.plan.send_if_modified(|now| {
             plan.pause.clone_from(&now.pause);
             plan.record.paused.clone_from(&now.pause);
@@ -193,12 +191,6 @@ impl Binding {
             *now = Arc::new(plan);
             !same
         });
-    }
-
-    /// Takes another part of the limits.
-    pub(crate) fn set_part(&self, part: Part) {
-        *lock(&self.part) = part;
-        self.gate.resize(cap(&self.plan(), part));
     }
 
     /// Pauses or resumes.
@@ -267,10 +259,4 @@ impl Binding {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Lane, Arc<Board>>> {
         self.boards.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The binding's own cap; without one, the function's gate is the only one that counts.
-fn cap(plan: &Plan, part: Part) -> u32 {
-    let name = plan.record.name.as_str();
-    plan.spec.concurrency.map_or(u32::MAX, |most| part.of_limit(most, name))
 }

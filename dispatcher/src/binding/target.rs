@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::FunctionSpec;
 use bellwire_schemas::{Address, Clock, ErrorInfo, FunctionName, Timestamp};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
+use super::Gate;
 use super::flow::{Answer, Call, Flow, News, Wait};
-use super::{Gate, Part};
 use crate::decide::{Next, WaitReason};
 
 /// A function as the dispatcher sees it.
@@ -27,7 +27,6 @@ pub(crate) struct Target {
 
 struct State {
     spec: Option<Arc<FunctionSpec>>,
-    part: Part,
     flow: Flow,
 }
 
@@ -49,10 +48,15 @@ pub(crate) struct Pass {
 }
 
 impl Target {
-    pub(crate) fn new(name: FunctionName, clock: Clock, live: broadcast::Sender<Fact>) -> Self {
+    pub(crate) fn new(
+        name: FunctionName,
+        clock: Clock,
+        live: broadcast::Sender<Fact>,
+        hungry: Option<Arc<Notify>>,
+    ) -> Self {
         let changed = watch::Sender::new(0);
-        let state = Mutex::new(State { spec: None, part: Part::WHOLE, flow: Flow::new(0) });
-        Self { name, gate: Arc::new(Gate::new(0)), clock, live, changed, state }
+        let state = Mutex::new(State { spec: None, flow: Flow::new(0) });
+        Self { name, gate: Arc::new(Gate::new(hungry)), clock, live, changed, state }
     }
 
     /// Takes a new definition; a changed one is asked again at once.
@@ -62,23 +66,10 @@ impl Target {
             return;
         }
         state.spec = spec;
-        self.resize(&mut state);
-        self.ask_again(&mut state);
-    }
-
-    /// Takes another part of the function's slots.
-    pub(crate) fn set_part(&self, part: Part) {
-        let mut state = self.lock();
-        state.part = part;
-        self.resize(&mut state);
-    }
-
-    fn resize(&self, state: &mut State) {
         let most = state.spec.as_ref().map_or(0, |spec| spec.concurrency);
-        let concurrency = state.part.of_limit(most, self.name.as_str());
-        self.gate.resize(concurrency);
-        state.flow.set_ceiling(concurrency);
-        self.notify();
+        self.gate.set_most(Some(most));
+        state.flow.set_ceiling(most);
+        self.ask_again(&mut state);
     }
 
     /// Ends the wait: the next delivery is a probe.

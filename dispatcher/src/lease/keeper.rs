@@ -18,6 +18,7 @@ use super::Fence;
 use super::share::{Held, orders};
 use crate::lane::{End, LaneTask, Roster, Stop};
 use crate::rooms::Rooms;
+use crate::slots::Slots;
 
 /// Between two looks at a ledger that nobody shares: only a fault could have changed anything.
 const LONE_BEAT: Duration = Duration::from_secs(5);
@@ -44,6 +45,7 @@ pub(crate) struct Keeper {
     rooms: Arc<Rooms>,
     roster: Arc<Roster>,
     fence: Arc<Fence>,
+    slots: Arc<Slots>,
     stop: watch::Receiver<Stop>,
     view: watch::Sender<View>,
     epochs: BTreeMap<Lane, watch::Sender<Option<Epoch>>>,
@@ -80,7 +82,7 @@ impl Keeper {
     pub(crate) fn new(
         rooms: Arc<Rooms>,
         roster: Arc<Roster>,
-        fence: Arc<Fence>,
+        (fence, slots): (Arc<Fence>, Arc<Slots>),
         stop: watch::Receiver<Stop>,
         view: watch::Sender<View>,
         epochs: BTreeMap<Lane, watch::Sender<Option<Epoch>>>,
@@ -92,6 +94,7 @@ impl Keeper {
             rooms,
             roster,
             fence,
+            slots,
             stop,
             view,
             epochs,
@@ -178,7 +181,7 @@ impl Keeper {
         self.hurry.take().map_or(due, |hurry| hurry.min(due))
     }
 
-    /// First what is lost is dropped, then the leases are believed anew, then orders are given: no attempt can start
+    /// First what is lost or lapsed is dropped, then the leases are believed anew, then orders are given: no attempt can start
     /// between on a lane that is not ours.
     fn heard(&mut self, sent_at: Instant, cluster: Cluster, ending: Stop) {
         if self.view.borrow().trouble.is_some() {
@@ -188,6 +191,7 @@ impl Keeper {
         let is_long = |at: Instant| sent_at.saturating_duration_since(at) > options.trust;
         if self.heard_at.replace(sent_at).is_some_and(is_long) && self.rooms.ledger().is_shared() {
             self.calm_until = Some(Instant::now() + options.beat * CALM_BEATS);
+            self.slots.void();
         }
         for owner in &cluster.lanes {
             let Some(hold) = self.holds.get(&owner.lane) else { continue };

@@ -8,12 +8,11 @@ use bellwire_ledger::{LogEntry, StoredEvent};
 use bellwire_schemas::outlet::Outgoing;
 use bellwire_schemas::{ErrorInfo, FailureClass, Timestamp, crash_point};
 use bellwire_workers::{Consent, Emission, Invocation, InvocationResult};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::load::load;
 use super::queue::{Job, REPORTED};
-use crate::binding::{Pass, Plan};
+use crate::binding::{Pass, Plan, Slot};
 use crate::decide::{Ended, Next, decide, is_away};
 use crate::lease::Licence;
 use crate::reply::{Verdict, Verdicts, verdicts};
@@ -26,8 +25,8 @@ const MALFORMED: &str = "Function.MalformedBatchResponse";
 /// The slots an attempt holds while it runs.
 #[derive(Debug)]
 pub(super) struct Permits {
-    pub(super) _binding: OwnedSemaphorePermit,
-    pub(super) _function: OwnedSemaphorePermit,
+    pub(super) _binding: Slot,
+    pub(super) _function: Slot,
 }
 
 /// All that an attempt needs to be allowed to start.

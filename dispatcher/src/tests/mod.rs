@@ -9,6 +9,7 @@ mod operators;
 mod order;
 mod sending;
 mod several;
+mod slots;
 mod speed;
 mod unrest;
 mod world;

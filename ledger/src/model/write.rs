@@ -125,7 +125,7 @@ impl State {
             holders.retain(|h| members.contains_key(&h.controller));
             let before = holders.iter().position(|h| h.controller == me).map(|at| holders.remove(at));
             let (mine, granted) = grant(holders, before, me, asked, now);
-            if mine.wanted > 0 {
+            if mine.wanted > 0 || mine.granted > 0 {
                 holders.push(mine);
             }
             granted

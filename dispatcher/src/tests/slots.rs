@@ -1,0 +1,159 @@
+//! Limits that several controllers share: exact whoever comes and goes, and lent where they are not needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_ledger::Ledger as _;
+use bellwire_ledger::append::lane_of;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+
+use super::world::{Act, Functions, Peer, World, binding, event, function};
+use crate::LeaseOptions;
+
+/// All controllers call the same functions, which count how many run at once.
+fn functions(each: Duration) -> Arc<Functions> {
+    Functions::new(move |_, _| Act::After(each))
+}
+
+async fn world(lanes: u16, concurrency: u32, own: Option<u32>) -> World {
+    let mut spec = binding("f", "in");
+    spec.concurrency = own;
+    let mut world = World::new(lanes, functions(Duration::ZERO), vec![spec]).await;
+    world.known.insert("f".into(), function("f", concurrency));
+    world
+}
+
+async fn balanced(world: &World, peers: &[Peer]) {
+    let lanes = usize::from(world.ledger.lanes());
+    let (least, most) = (lanes / peers.len(), lanes.div_ceil(peers.len()));
+    let fair = |peer: &Peer| (least..=most).contains(&peer.owned());
+    world
+        .until("balanced", async |_| {
+            peers.iter().all(fair) && peers.iter().map(Peer::owned).sum::<usize>() == lanes
+        })
+        .await;
+}
+
+/// One event into each lane in turn.
+async fn send(world: &mut World, peer: &Peer, from: usize, to: usize) {
+    for n in from..to {
+        world.send_through(&Arc::clone(&peer.feed), "in", vec![event(&format!("e{n}"), &json!(n))]).await;
+    }
+}
+
+/// Controllers come, leave in order, fall silent and die, under load: there are never more calls at once than the limit
+/// allows, and everything is called.
+async fn at_most(limit: u32, own: Option<u32>, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = world(8, limit, own).await;
+    let functions = functions(Duration::from_millis(20));
+    let most = own.map_or(limit, |own| own.min(limit)) as usize;
+    let mut peers = vec![world.peer(1, Arc::clone(&functions)).await];
+    let (mut next, mut sent) = (2, 0);
+    for _ in 0..25 {
+        let burst = random.random_range(0..60);
+        let through = random.random_range(0..peers.len());
+        send(&mut world, &peers[through], sent, sent + burst).await;
+        sent += burst;
+        let who = random.random_range(0..peers.len());
+        match random.random_range(0..6) {
+            0 | 1 if peers.len() < 4 => {
+                peers.push(world.peer(next, Arc::clone(&functions)).await);
+                next += 1;
+            }
+            2 if peers.len() > 1 => peers.remove(who).handle.shutdown(Duration::from_secs(10)).await,
+            3 if peers.len() > 1 => {
+                // Dead; the others learn it when its lease ends.
+                let Peer { id, handle, .. } = peers.remove(who);
+                drop(handle);
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..3_000))).await;
+                world.ledger.expire(id);
+            }
+            4 => {
+                // Cut off until its lease has ended, and back again.
+                let id = peers[who].id;
+                world.ledger.refuse_heartbeats(id, true);
+                tokio::time::sleep(LeaseOptions::default().ttl).await;
+                world.ledger.expire(id);
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..2_000))).await;
+                world.ledger.refuse_heartbeats(id, false);
+            }
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..1_500))).await;
+        assert!(functions.most() <= most, "{} calls at once, seed {seed}", functions.most());
+    }
+    world.settled().await;
+    assert!(functions.most() <= most, "{} calls at once, seed {seed}", functions.most());
+    assert!(functions.calls().len() >= sent, "{} of {sent}", functions.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_function_holds_whoever_comes_and_goes() {
+    for seed in 0..12 {
+        at_most(5, None, seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_binding_holds_whoever_comes_and_goes() {
+    for seed in 0..6 {
+        at_most(9, Some(4), seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_slots_than_controllers_are_taken_in_turns() {
+    for seed in 0..6 {
+        at_most(1, None, seed).await;
+        at_most(2, None, 100 + seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slot_serves_the_lanes_of_all() {
+    let mut world = world(3, 1, None).await;
+    let functions: Vec<_> = (0..3).map(|_| functions(Duration::from_millis(10))).collect();
+    let mut peers = Vec::new();
+    for (n, functions) in (1..).zip(&functions) {
+        peers.push(world.peer(n, Arc::clone(functions)).await);
+    }
+    balanced(&world, &peers).await;
+    send(&mut world, &peers[0], 0, 6_000).await;
+    let from = world.clock.now();
+    world.until("each had its turn", async |_| functions.iter().all(|f| f.calls().len() > 100)).await;
+    let took = world.clock.now().since(from);
+    assert!(took < Duration::from_secs(30), "a turn is 5 s, and not longer: {took:?}");
+    world.settled().await;
+    let took = world.clock.now().since(from);
+    assert!(took < Duration::from_secs(6_000 / 100 + 30), "the slot was seldom idle: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_of_idle_controllers_are_lent_and_given_back() {
+    let world = world(2, 10, None).await;
+    let functions: Vec<_> = (0..2).map(|_| functions(Duration::from_millis(100))).collect();
+    let peers =
+        [world.peer(1, Arc::clone(&functions[0])).await, world.peer(2, Arc::clone(&functions[1])).await];
+    balanced(&world, &peers).await;
+    let send = async |n: usize, count: usize| {
+        let lanes = peers[n].handle.lanes();
+        let lane = lanes.iter().find(|lane| lane.epoch.is_some()).unwrap().lane;
+        let keys: Vec<String> =
+            (0..).map(|k| format!("k{k}")).filter(|k| lane_of(Some(k), 0, 2) == lane).take(count).collect();
+        let events = keys.iter().map(|key| (event(key, &json!(1)), key.as_str())).collect();
+        world.send_keyed(&peers[n].feed, "in", events).await;
+    };
+    send(0, 1_500).await;
+    world.until("all of the limit is lent to one", async |_| functions[0].most() == 10).await;
+    send(1, 300).await;
+    let from = world.clock.now();
+    world.until("half of it is given back", async |_| functions[1].most() == 5).await;
+    let took = world.clock.now().since(from);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    world.settled().await;
+    let took = world.clock.now().since(from);
+    assert!(took < Duration::from_secs(20 + 5), "the slots were seldom idle: {took:?}");
+}
