@@ -112,6 +112,13 @@ pub struct Owed {
     pub key: Option<String>,
 }
 
+impl Owed {
+    /// Whether it is never due by itself: an earlier delivery of its key ends first, or an operator decides.
+    pub const fn waits_for_key(&self) -> bool {
+        matches!(self.reason, OwedReason::Parked | OwedReason::Blocked)
+    }
+}
+
 /// Why a delivery is owed outside the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwedReason {

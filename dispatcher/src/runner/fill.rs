@@ -309,8 +309,7 @@ impl Runner {
     /// Debts that waited for their key, of a binding that is not in order any more, are due now.
     fn release_parked(&mut self, rows: &[Owed], now: Timestamp) {
         for row in rows {
-            let waits = matches!(row.reason, OwedReason::Parked | OwedReason::Blocked);
-            if waits && !self.queue.is_held(row.seq) {
+            if row.waits_for_key() && !self.queue.is_held(row.seq) {
                 let owed = Owed { next_at: now, reason: OwedReason::Retry, ..row.clone() };
                 let line = line_of(row.key.as_deref(), row.seq);
                 self.part.changed.push(self.queue.owe(&owed, line, now));

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use bellwire_ledger::{Error, FlushOutcome};
+use bellwire_ledger::{Error, FlushOutcome, OwedReason};
 use bellwire_schemas::{ErrorInfo, Seq, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -229,9 +229,6 @@ impl Runner {
     /// Starts the queue over when the plan's order is another one.
     fn reorder(&mut self) {
         if self.queue.is_ordered() == self.plan.is_ordered() {
-            if !self.remembers() {
-                self.is_learned = true;
-            }
             return;
         }
         let fresh = self.queue.take_fresh();
@@ -242,7 +239,23 @@ impl Runner {
             self.queue.push_fresh(job, Stream::Cursor, now);
         }
         self.due_at = Some(now);
-        self.is_learned = !self.remembers();
+        if self.plan.is_ordered() {
+            self.is_learned = !self.remembers();
+        } else {
+            self.unpark(now);
+        }
+    }
+
+    /// Without order nothing waits for its key any more: rows that say so are read and made due, those on their way to
+    /// the ledger when they are there.
+    fn unpark(&mut self, now: Timestamp) {
+        for owed in self.part.owed.iter_mut().filter(|owed| owed.waits_for_key()) {
+            (owed.next_at, owed.reason) = (now, OwedReason::Retry);
+        }
+        if let Some(sent) = &mut self.sent {
+            sent.is_parking = true;
+        }
+        self.is_learned = false;
     }
 
     fn is_ending(&self) -> bool {
@@ -278,6 +291,9 @@ impl Runner {
         let now = self.scope.rooms.clock.now();
         for change in sent.changed {
             self.queue.confirm(change, now);
+        }
+        if sent.is_parking && !self.queue.is_ordered() {
+            (self.is_learned, self.due_at) = (false, Some(now));
         }
         if !self.queue.is_ordered() || sent.is_poked {
             self.due_at = self.due_at.into_iter().chain(sent.next_due).min();

@@ -40,6 +40,8 @@ pub(super) struct Sent {
     pub(super) next_due: Option<Timestamp>,
     /// Debts changed in the ledger while it was under way.
     pub(super) is_poked: bool,
+    /// The order was taken away while it was under way: what it parks must not stay so.
+    pub(super) is_parking: bool,
     pub(super) weight: usize,
 }
 
@@ -78,6 +80,7 @@ impl Part {
             changed: std::mem::take(&mut self.changed),
             next_due: self.owed.iter().map(|o| o.next_at).min(),
             is_poked: false,
+            is_parking: false,
             weight: self.weight(),
         };
         let part = std::mem::take(self);

@@ -254,8 +254,8 @@ async fn a_slow_key_with_large_events_or_between_others_does_not_stop_the_lane()
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_waits_for_its_key_goes_on_when_the_binding_gives_order_up() {
+/// A key that fails with two behind it; the binding gives its order up when `now` says so.
+async fn gives_order_up(refused: usize, now: impl AsyncFn(&World, DeliveryKey)) {
     let functions = Functions::new(|call, _| match call.id.as_str() {
         "x-1" => Act::Fail(FailureClass::Function, "ValueError"),
         _ => Act::Answer,
@@ -265,11 +265,14 @@ async fn what_waits_for_its_key_goes_on_when_the_binding_gives_order_up() {
     spec.retry.max_delay = Duration::from_secs(3_000);
     let mut world = World::new(1, functions, vec![spec]).await;
     world.start().await;
+    for _ in 0..refused {
+        world.ledger.fail_next_flush(bellwire_ledger::Error::Unavailable("a test said so".into()));
+    }
     let feed = Arc::clone(&world.feed);
     let batch = ["x-1", "x-2", "x-3"].map(|id| (event(id, &json!(0)), "x"));
     let sent = world.send_keyed(&feed, "in", batch.into()).await;
     let key = DeliveryKey { binding: world.id("f:in").await, address: sent[2] };
-    world.until("it is parked", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    now(&world, key).await;
     world.specs[0].ordering = Ordering::None;
     world.apply().await;
     world
@@ -277,6 +280,27 @@ async fn what_waits_for_its_key_goes_on_when_the_binding_gives_order_up() {
             w.functions.spans().iter().filter(|s| s.ids[0] != "x-1").count() == 2
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_key_goes_on_when_the_binding_gives_order_up() {
+    gives_order_up(0, async |world, key| {
+        world.until("it is parked", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_be_parked_goes_on_as_well() {
+    for refused in [0, 1, 3] {
+        for wait in [0, 1, 3, 10, 50, 200, 800] {
+            gives_order_up(refused, async |world, _| {
+                world.until("the first has failed", async |w| !w.functions.spans().is_empty()).await;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            })
+            .await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -367,24 +367,3 @@ async fn a_replay_runs_once_whoever_is_asked() {
     let calls = ana.functions.calls().len() + ben.functions.calls().len();
     assert_eq!(calls, 2_400, "each event once, and once again");
 }
-
-#[tokio::test(start_paused = true)]
-async fn controllers_share_the_slots_of_a_function() {
-    let functions = Functions::new(|_, _| Act::After(Duration::from_millis(50)));
-    let mut world = World::new(6, functions.clone(), vec![binding("f", "in")]).await;
-    world.known.insert("f".into(), super::world::function("f", 5));
-    let ana = world.peer(1, functions.clone()).await;
-    let ben = world.peer(2, functions.clone()).await;
-    let cai = world.peer(3, functions.clone()).await;
-    balanced(&world, &[&ana, &ben, &cai], &[2, 2, 2]).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for n in 0..60 {
-        let feed = Arc::clone(&ana.feed);
-        let batch = (0..5).map(|m| event(&format!("e{n}-{m}"), &json!(n))).collect();
-        world.send_through(&feed, "in", batch).await;
-    }
-    world.settled().await;
-    assert_eq!(functions.most(), 5, "all of them together");
-    ben.handle.shutdown(Duration::from_secs(1)).await;
-    drop((ana, cai));
-}

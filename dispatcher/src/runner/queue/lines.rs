@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use bellwire_ledger::{Owed, OwedReason};
 use bellwire_schemas::{Lane, Seq, Timestamp};
 
+use super::delayed::Delayed;
 use super::free::Batch;
 use super::job::{Job, REPORTED, line_of};
 use super::{Change, Room};
@@ -42,14 +43,14 @@ struct Line {
     /// Redriven and replayed ones, and delayed ones whose time has come.
     again: BTreeMap<Seq, Row>,
     /// Those whose time has not come: they hold up nothing.
-    delayed: BTreeMap<(Timestamp, Seq), Row>,
+    delayed: Delayed,
     again_next: bool,
 }
 
 /// A debt row, as far as it is needed to choose; the rest is read when its attempt starts.
 #[derive(Clone, Debug)]
-struct Row {
-    at: Timestamp,
+pub(super) struct Row {
+    pub(super) at: Timestamp,
     attempts: u32,
     since: Timestamp,
     reason: OwedReason,
@@ -120,8 +121,8 @@ impl Lines {
         for line in self.lines.values_mut() {
             line.rows.retain(|seq, _| but.contains(seq));
             line.again.retain(|seq, _| but.contains(seq));
-            line.delayed.retain(|(_, seq), _| but.contains(seq));
-            left += line.rows.len() + line.again.len() + line.delayed.len();
+            line.delayed.keep_only(but);
+            left += line.known();
         }
         self.rows = left;
     }
@@ -139,19 +140,17 @@ impl Lines {
     /// Forgets a row that ends without having been taken.
     pub(super) fn drop_row(&mut self, id: u64, seq: Seq) {
         let Some(line) = self.lines.get_mut(&id) else { return };
-        let before = line.rows.len() + line.again.len() + line.delayed.len();
+        let before = line.known();
         line.rows.remove(&seq);
         line.again.remove(&seq);
-        line.delayed.retain(|(_, other), _| *other != seq);
-        self.rows -= before - line.rows.len() - line.again.len() - line.delayed.len();
+        line.delayed.remove(seq);
+        self.rows -= before - line.known();
     }
 
     pub(super) fn written(&mut self, change: Change, now: Timestamp) {
         if let Some(line) = self.lines.get_mut(&change.line) {
-            let delayed =
-                line.delayed.iter_mut().find(|((_, seq), _)| *seq == change.seq).map(|(_, row)| row);
-            let row = line.rows.get_mut(&change.seq).or_else(|| line.again.get_mut(&change.seq)).or(delayed);
-            if let Some(row) = row {
+            let row = line.rows.get_mut(&change.seq).or_else(|| line.again.get_mut(&change.seq));
+            if let Some(row) = row.or_else(|| line.delayed.get_mut(change.seq)) {
                 row.is_written = true;
             }
         }
@@ -322,6 +321,7 @@ impl Lines {
     fn insert(&mut self, id: u64, seq: Seq, row: Row, now: Timestamp) {
         let line = self.lines.entry(id).or_default();
         let old = line.rows.remove(&seq).or_else(|| line.again.remove(&seq));
+        let old = old.or_else(|| line.delayed.remove(seq));
         self.rows += usize::from(old.is_none());
         match row.reason {
             OwedReason::Retry | OwedReason::Parked | OwedReason::Blocked => {
@@ -331,7 +331,7 @@ impl Lines {
                 line.rows.insert(seq, row);
             }
             OwedReason::Delayed | OwedReason::Debounced if row.attempts == 0 && row.at > now => {
-                line.delayed.insert((row.at, seq), row);
+                line.delayed.insert(seq, row);
             }
             _ => {
                 line.again.insert(seq, row);
@@ -366,16 +366,17 @@ impl Lines {
 
 impl Line {
     fn is_empty(&self) -> bool {
-        self.memory.is_empty() && self.rows.is_empty() && self.again.is_empty() && self.delayed.is_empty()
+        self.memory.is_empty() && self.known() == 0
+    }
+
+    /// Its rows.
+    fn known(&self) -> usize {
+        self.rows.len() + self.again.len() + self.delayed.len()
     }
 
     fn turn(&mut self, now: Timestamp, read: Seq) -> Turn {
-        while let Some(((at, seq), _)) = self.delayed.first_key_value().map(|(k, _)| (*k, ()))
-            && at <= now
-        {
-            if let Some((_, row)) = self.delayed.pop_first() {
-                self.again.insert(seq, row);
-            }
+        while let Some((seq, row)) = self.delayed.pop_due(now) {
+            self.again.insert(seq, row);
         }
         let live = self.live(read);
         let again = self.again.values().next().and_then(Row::at);
@@ -384,10 +385,11 @@ impl Line {
             (true, true) if self.again_next => Turn::Again,
             (true, _) => Turn::Live,
             (_, true) => Turn::Again,
-            _ => {
-                let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-                [live, again, delayed].into_iter().flatten().min().map_or(Turn::Never, Turn::At)
-            }
+            _ => [live, again, self.delayed.first_at()]
+                .into_iter()
+                .flatten()
+                .min()
+                .map_or(Turn::Never, Turn::At),
         }
     }
 

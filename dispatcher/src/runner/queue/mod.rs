@@ -4,6 +4,7 @@
 //! and within a stream the keys do (`ring.rs`): neither a backlog nor a wave of retries nor one key holds up the others.
 //! In order, each key has a line of which one batch at most is out (`lines.rs`).
 
+mod delayed;
 mod free;
 mod job;
 mod lines;
