@@ -50,7 +50,7 @@ pub(crate) struct FunctionDefaults {
     /// Hard limit of resident memory per worker.
     #[schemars(with = "Size", extend("default" = "1024MB"))]
     pub memory: ByteSize,
-    /// Exact maximum of invocations at once; several controllers share it. 10, or 50 for a `url`.
+    /// Exact maximum of invocations at once, all controllers together. 10, or 50 for a `url`.
     #[schemars(range(min = 1, max = 10_000))]
     pub concurrency: Option<u32>,
     /// Workers kept ready: a number, or a map.

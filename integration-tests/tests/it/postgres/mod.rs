@@ -15,6 +15,7 @@ mod backlog;
 mod commit;
 mod crash;
 mod handover;
+mod limits;
 mod outage;
 mod timers;
 mod zombie;
