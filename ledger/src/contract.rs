@@ -103,11 +103,7 @@ pub trait Ledger: Send + Sync + 'static {
         asked: &[SlotsAsked],
         _now: Timestamp,
     ) -> Result<Vec<SlotsGranted>, Error> {
-        let one = |asked: &SlotsAsked| {
-            let part = asked.wanted.max(asked.kept).min(asked.most);
-            SlotsGranted { slots: part.max(asked.kept), part }
-        };
-        Ok(asked.iter().map(one).collect())
+        Ok(crate::slots::alone(asked))
     }
 
     // Delivery

@@ -45,6 +45,15 @@ pub(crate) struct Holder {
     pub(crate) since: Timestamp,
 }
 
+/// What the only controller gets: all it wants, up to the limit.
+pub(crate) fn alone(asked: &[SlotsAsked]) -> Vec<SlotsGranted> {
+    let one = |asked: &SlotsAsked| {
+        let part = asked.wanted.max(asked.kept).min(asked.most);
+        SlotsGranted { slots: part.max(asked.kept), part }
+    };
+    asked.iter().map(one).collect()
+}
+
 /// What `me` gets now. `others`: the other controllers alive; `before`: what `me` had.
 ///
 /// It keeps what it says, and beyond that gets no more than what is free, and no more than its fair part.

@@ -13,6 +13,7 @@ pub mod keeping;
 pub mod operators;
 pub mod outbox;
 pub mod questions;
+pub mod slots;
 
 use std::sync::Arc;
 
@@ -60,6 +61,9 @@ macro_rules! suite {
     ($subject:ty) => {
         $crate::conformance::suite!(@ $subject, cluster: tails_of_every_lane members_and_owners
             an_ended_lease_frees_the_lane leaving_gives_back);
+        $crate::conformance::suite!(@ $subject, slots: what_is_wanted_is_granted_up_to_the_limit
+            idle_slots_are_lent_and_shared_out slots_go_in_turns limits_have_nothing_to_do_with_each_other
+            the_dead_have_no_slots leaving_frees_slots what_is_kept_is_not_taken_away slots_are_granted_as_by_the_model);
         $crate::conformance::suite!(@ $subject, appends: gapless_under_concurrency batches_span_lanes
             append_id_is_answered_once refusal_writes_nothing positions_compare_and_set
             dedup_within_its_window dedup_inside_a_batch positions_dedup_quarantine_together

@@ -7,14 +7,14 @@ use bellwire_schemas::{Address, BindingId, ControllerId, Epoch, Lane, ReplayId, 
 
 use super::PostgresLedger;
 use super::{
-    append, ask, bindings, deliver, exceptions, flush, lease, list, operate, position, retain, totals,
+    append, ask, bindings, deliver, exceptions, flush, lease, list, operate, position, retain, slots, totals,
 };
 use crate::flush::Verb;
 use crate::{
     Append, Appended, ArrivalTotals, BindingRecord, BindingRevision, BindingTotals, Checkpoint, Cluster,
     DeadLetter, DeadLetterQuery, DeliveryKey, DeliveryQuery, DueRetries, Duplicate, Error, EventQuery, Flush,
     FlushOutcome, Heartbeat, Ledger, LogEntry, Owed, OwedDelivery, Page, Pause, Position, QuarantineRecord,
-    Refusal, ReplayRecord, Retained, StoredEvent,
+    Refusal, ReplayRecord, Retained, SlotsAsked, SlotsGranted, StoredEvent,
 };
 
 #[async_trait]
@@ -67,6 +67,15 @@ impl Ledger for PostgresLedger {
 
     async fn leave(&self, controller: ControllerId) -> Result<(), Error> {
         lease::leave(&self.shared, controller).await
+    }
+
+    async fn slots(
+        &self,
+        controller: ControllerId,
+        asked: &[SlotsAsked],
+        now: Timestamp,
+    ) -> Result<Vec<SlotsGranted>, Error> {
+        slots::slots(&self.shared, controller, asked, now).await
     }
 
     async fn acquire(

@@ -32,6 +32,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("debts", include_str!("../../../migrations/postgres/0011_debts.sql")),
     ("cancel", include_str!("../../../migrations/postgres/0012_cancel.sql")),
     ("revisions", include_str!("../../../migrations/postgres/0013_revisions.sql")),
+    ("slots", include_str!("../../../migrations/postgres/0014_slots.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -28,6 +28,7 @@ mod position;
 mod reading;
 mod retain;
 mod schema;
+mod slots;
 mod tls;
 mod totals;
 mod upkeep;
@@ -102,6 +103,8 @@ struct Shared {
     pool: Pool,
     /// For flushes, so that they never wait for questions.
     flushes: Pool,
+    /// For slots, so that they wait for neither.
+    slots: Pool,
     /// Flushes that may not be durable yet, and where they left the bindings.
     deliveries: Deliveries,
     /// For whoever needs a connection of its own.
@@ -192,10 +195,12 @@ impl Shared {
         let names = Names::default();
         let reading = Reading::default();
         let (flushes, deliveries) = (Pool::later(connector.clone()), Deliveries::default());
+        let slots = Pool::later(connector.clone());
         let appenders = Appenders::new(lanes);
         Self {
             pool,
             flushes,
+            slots,
             deliveries,
             connector,
             lanes,
@@ -264,6 +269,7 @@ impl Shared {
         }
         lease::give_back(self).await;
         self.flushes.close();
+        self.slots.close();
         self.pool.close();
     }
 }

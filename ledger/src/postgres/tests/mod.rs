@@ -16,6 +16,7 @@ mod outbox;
 mod people;
 mod pooler;
 mod settings;
+mod slots;
 mod stored;
 mod stress;
 
