@@ -98,8 +98,8 @@ impl Slots {
         for (limit, gate) in all {
             let Some(look) = gate.look() else { continue };
             let before = known.get(&limit).copied();
-            let wanted = wish(look, before.map_or(0, |known| known.wanted), members, is_ending);
-            let size = if is_ending { look.size.min(look.inside) } else { look.size };
+            let Wish { size, wanted } =
+                wish(look, before.map_or(0, |known| known.wanted), members, is_ending);
             gate.resize(size);
             let kept = gate.inside().max(size);
             let had = before.map(|known| known.granted);
@@ -152,16 +152,28 @@ impl Slots {
     }
 }
 
-/// How many slots a controller wants, which wanted `before`. With others it wants what it used of late, and one for what
-/// comes next, where there are plenty; what it has beyond is theirs when they lack some.
-fn wish(look: Look, before: u32, members: u32, is_ending: bool) -> u32 {
+/// What a controller does about one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    /// It shrinks to this at once.
+    size: u32,
+    /// It needs so many.
+    wanted: u32,
+}
+
+/// Decides it, after `before` was wanted the last time. With others a controller wants what it used of late, and one for
+/// what comes next, where there are plenty. It keeps an equal part beyond that as long as nobody else lacks any.
+fn wish(look: Look, before: u32, members: u32, is_ending: bool) -> Wish {
     let Look { most, size, inside, peak, is_short } = look;
     let spare = u32::from(size > 0 && most / members >= 2);
     match (is_ending, is_short) {
-        (true, _) => inside,
-        (_, true) => most.max(inside),
-        _ if members == 1 => peak.max(size),
-        _ => peak.max((before / 2).min(size)).max(spare),
+        (true, _) => Wish { size: size.min(inside), wanted: inside },
+        (_, true) => Wish { size, wanted: most.max(inside) },
+        _ if members == 1 => Wish { size, wanted: peak.max(size) },
+        _ => {
+            let wanted = peak.max((before / 2).min(size)).max(spare);
+            Wish { size: size.min(wanted.max(most / members)), wanted }
+        }
     }
 }
 
@@ -172,16 +184,20 @@ mod tests {
     #[test]
     fn what_is_short_is_asked_for_and_what_is_idle_is_wanted_less_and_less() {
         let look = |size, inside, peak, is_short| Look { most: 10, size, inside, peak, is_short };
-        assert_eq!(wish(look(10, 0, 1, false), 10, 1, false), 10, "nobody else could use it");
-        assert_eq!(wish(look(4, 4, 4, true), 4, 2, false), 10);
-        assert_eq!(wish(look(10, 2, 7, false), 10, 2, false), 7);
-        let mut wanted = 10;
-        let steps = [5, 2, 1, 1].map(|_| {
-            wanted = wish(look(10, 0, 0, false), wanted, 2, false);
-            wanted
+        let wish = |look, before, members, is_ending| {
+            let Wish { size, wanted } = wish(look, before, members, is_ending);
+            (size, wanted)
+        };
+        assert_eq!(wish(look(10, 0, 1, false), 10, 1, false), (10, 10), "nobody else could use it");
+        assert_eq!(wish(look(4, 4, 4, true), 4, 2, false), (4, 10));
+        assert_eq!(wish(look(10, 2, 7, false), 10, 2, false), (7, 7));
+        let (mut size, mut wanted) = (10, 10);
+        let steps = [0; 4].map(|peak| {
+            (size, wanted) = wish(look(size, 0, peak, false), wanted, 2, false);
+            (size, wanted)
         });
-        assert_eq!(steps, [5, 2, 1, 1], "one stays for what comes next");
-        assert_eq!(wish(look(1, 0, 0, false), 1, 10, false), 0, "unless there are few");
-        assert_eq!(wish(look(5, 3, 5, true), 9, 2, true), 3, "it ends");
+        assert_eq!(steps, [(5, 5), (5, 2), (5, 1), (5, 1)], "one is wanted for what comes next");
+        assert_eq!(wish(look(1, 0, 0, false), 1, 11, false), (0, 0), "unless there are few");
+        assert_eq!(wish(look(5, 3, 5, true), 9, 2, true), (3, 3), "it ends");
     }
 }
