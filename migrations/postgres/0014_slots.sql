@@ -15,6 +15,10 @@ create table bellwire.slot (
   check (granted > 0 or wanted > 0)
 ) with (fillfactor = 50);
 
+-- The round of its newest question for slots. A controller that has lost track of a question begins the next round: then
+-- the lost one, should it come late, is refused (BW014), since it says what was true before.
+alter table bellwire.controller add column round bigint not null default 0;
+
 -- The fair part of a controller, whatever is free; the others are those in the table.
 create function bellwire.slots_part(
   p_name text, p_controller uuid, p_granted bigint, p_wanted bigint, p_since timestamptz, p_most bigint, p_turn_ms bigint,
@@ -52,13 +56,14 @@ begin
 end $fn$;
 
 -- Asks for slots of several limits; answers how many the controller has of each and its part, in the order asked. One that
--- is not alive has what it keeps.
+-- is not alive has what it keeps. Refusals: BW014 a later round has begun; the detail says which.
 create function bellwire.slots(
   p_controller uuid, p_names text[], p_mosts bigint[], p_kept bigint[], p_wanteds bigint[], p_turn_ms bigint,
-  p_now timestamptz, out o_slots bigint[], out o_parts bigint[])
+  p_now timestamptz, p_round bigint, out o_slots bigint[], out o_parts bigint[])
 language plpgsql volatile as $fn$
 declare
   v_clock timestamptz;
+  v_round bigint;
   v_mine record;
   v_free bigint;
   v_lacks boolean;
@@ -72,8 +77,14 @@ begin
   v_clock := clock_timestamp();
   o_slots := p_kept;
   o_parts := array_fill(0::bigint, array[cardinality(p_names)]);
-  if not exists (select from bellwire.controller c where c.id = p_controller and c.expires_at > v_clock) then
+  select c.round into v_round from bellwire.controller c where c.id = p_controller and c.expires_at > v_clock;
+  if not found then
     return;
+  end if;
+  if p_round < v_round then
+    raise exception using errcode = 'BW014', message = 'a later question for slots came first', detail = v_round::text;
+  elsif p_round > v_round then
+    update bellwire.controller set round = p_round where id = p_controller;
   end if;
   -- The dead have nothing of these limits, and those of whom nothing is known any more nothing at all.
   delete from bellwire.slot s where not exists (

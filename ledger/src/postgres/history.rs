@@ -56,7 +56,7 @@ impl Shared {
         // Connections kept may lead to the server of before.
         self.pool.renew();
         self.flushes.renew();
-        self.slots.renew();
+        self.slots.pool.renew();
         let found: i32 = one(&self.pool.ask(&self.sql("select bellwire.history()"), &[]).await?, 0)?;
         if found != history {
             return Err(Error::Unavailable(format!("not every connection leads to history {history} yet")));

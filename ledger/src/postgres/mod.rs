@@ -57,6 +57,7 @@ use names::Names;
 use pool::Pool;
 use reading::Reading;
 use schema::Schema;
+use slots::Slots;
 use url::Target;
 
 pub use migrate::{migrate, schema_status};
@@ -104,7 +105,7 @@ struct Shared {
     /// For flushes, so that they never wait for questions.
     flushes: Pool,
     /// For slots, so that they wait for neither.
-    slots: Pool,
+    slots: Slots,
     /// Flushes that may not be durable yet, and where they left the bindings.
     deliveries: Deliveries,
     /// For whoever needs a connection of its own.
@@ -195,7 +196,7 @@ impl Shared {
         let names = Names::default();
         let reading = Reading::default();
         let (flushes, deliveries) = (Pool::later(connector.clone()), Deliveries::default());
-        let slots = Pool::later(connector.clone());
+        let slots = Slots::new(Pool::later(connector.clone()));
         let appenders = Appenders::new(lanes);
         Self {
             pool,
@@ -269,7 +270,7 @@ impl Shared {
         }
         lease::give_back(self).await;
         self.flushes.close();
-        self.slots.close();
+        self.slots.pool.close();
         self.pool.close();
     }
 }

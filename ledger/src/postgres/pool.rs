@@ -80,25 +80,12 @@ impl Pool {
     /// # Errors
     /// As [`Pool::query`].
     pub async fn ask(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.ask_within(sql, params, STATEMENT).await
-    }
-
-    /// The same with a limit of its own, also for a write that does no harm when it runs twice.
-    ///
-    /// # Errors
-    /// As [`Pool::query`].
-    pub async fn ask_within(
-        &self,
-        sql: &str,
-        params: &[Param<'_>],
-        limit: Duration,
-    ) -> Result<Vec<Row>, Error> {
-        match self.call_within(sql, params, limit).await {
+        match self.call(sql, params).await {
             Err(Fault::Server { code, .. }) if code.starts_with("57P") || code == "0A000" => {}
             Err(Fault::Lost(_)) => {}
             other => return Ok(other?),
         }
-        Ok(self.call_within(sql, params, limit).await?)
+        Ok(self.call(sql, params).await?)
     }
 
     /// Runs several statements without parameters as one transaction: all or none.

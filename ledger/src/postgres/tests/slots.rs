@@ -105,6 +105,47 @@ async fn an_unchanged_answer_writes_nothing() {
     assert_eq!(subject.number("select count(*) from bellwire.slot where name = 'd'").await, 0);
 }
 
+/// A question whose asker went away may come to the database after the next one: it takes nothing back.
+#[tokio::test]
+async fn a_question_that_comes_late_changes_nothing() {
+    let subject = OnServer::new(1).await;
+    let (ledger, schema) = (subject.ledger.clone(), &subject.options.schema);
+    ledger.heartbeat(&beat(ANA)).await.unwrap();
+    ledger.slots(ANA, &[asked("a", 4, 0, 1)], at(1)).await.unwrap();
+    let round = "select round from bellwire.controller";
+    let old = subject.number(round).await;
+    // It waits for the lock while its asker goes away.
+    let holder = subject.connect().await;
+    let class = format!("{schema}.lock_class('{schema}.slot')");
+    holder.batch_execute(&format!("select pg_advisory_lock({class}, 0)")).await.unwrap();
+    let lost = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.slots(ANA, &[asked("a", 4, 1, 1)], at(2)).await }
+    });
+    let waits = format!(
+        "select count(*) from pg_locks where locktype = 'advisory' and not granted
+         and classid::bigint = ({class}::bigint + 4294967296) % 4294967296"
+    );
+    while subject.number(&waits).await == 0 {}
+    lost.abort();
+    assert!(lost.await.is_err());
+    holder.batch_execute(&format!("select pg_advisory_unlock({class}, 0)")).await.unwrap();
+    assert_eq!(ledger.slots(ANA, &[asked("a", 4, 1, 4)], at(3)).await.unwrap()[0].slots, 4);
+    assert_eq!(subject.number(round).await, old + 1);
+    let late = format!(
+        "select * from {schema}.slots('{}', '{{a}}', '{{4}}', '{{1}}', '{{1}}', 5000, now(), {old})",
+        ANA.0
+    );
+    let refused = holder.batch_execute(&late).await.unwrap_err();
+    assert_eq!(refused.code().map(|code| code.code()), Some("BW014"));
+    assert_eq!(subject.number("select granted from bellwire.slot").await, 4);
+    // Another process of the same id begins a round of its own.
+    let another = subject.another().await;
+    assert_eq!(another.slots(ANA, &[asked("a", 4, 0, 2)], at(4)).await.unwrap()[0].slots, 2);
+    assert!(subject.number(round).await > old + 1);
+    assert_eq!(ledger.slots(ANA, &[asked("a", 4, 0, 3)], at(5)).await.unwrap()[0].slots, 3);
+}
+
 /// Nobody asks for a limit any more that is no longer configured: its rows go with the controllers that had them.
 #[tokio::test]
 async fn nothing_is_left_of_the_dead() {
