@@ -60,6 +60,8 @@ pub struct FunctionLive {
     pub error: Option<ErrorInfo>,
     /// Calls that may be out while it ramps up again; `None`: all that it allows.
     pub limit: Option<u32>,
+    /// How many of its slots are this controller's now; `None`: nobody shares them.
+    pub slots: Option<u32>,
 }
 
 /// One lane now.
@@ -109,8 +111,8 @@ impl Handle {
                 None => "ok",
             };
             let (since, until) = (wait.as_ref().map(|w| w.since), wait.as_ref().map(|w| w.until));
-            let limit = target.limit();
-            FunctionLive { name, state, since, until, error: wait.and_then(|w| w.error), limit }
+            let (limit, slots) = (target.limit(), target.gate.granted());
+            FunctionLive { name, state, since, until, error: wait.and_then(|w| w.error), limit, slots }
         };
         targets.into_iter().map(face).collect()
     }

@@ -196,6 +196,19 @@ fn functions(out: &mut Text, status: &Status, observed: &Observed) {
             out.sample("bellwire_function_workers", &labels, f64::from(count));
         }
     }
+    let help = "Most attempts of the function at once, all controllers together.";
+    out.family("bellwire_function_concurrency", "gauge", help);
+    for function in &status.functions {
+        let labels = [("function", function.name.as_str())];
+        out.sample("bellwire_function_concurrency", &labels, f64::from(function.concurrency));
+    }
+    if status.functions.iter().any(|function| function.slots.is_some()) {
+        out.family("bellwire_function_slots", "gauge", "How many of them this controller has.");
+        for function in &status.functions {
+            let labels = [("function", function.name.as_str())];
+            out.sample("bellwire_function_slots", &labels, f64::from(function.slots.unwrap_or(0)));
+        }
+    }
     let all = observed.0.lock().expect("no code panics while it holds this lock").clone();
     out.family("bellwire_function_failures_total", "counter", "Attempts that failed.");
     for (name, d) in &all {

@@ -107,6 +107,11 @@ impl Gate {
         Some(Look { most, size, inside, peak, is_short })
     }
 
+    /// Its size, where the limit is shared.
+    pub(crate) fn granted(&self) -> Option<u32> {
+        self.hungry.as_ref().map(|_| self.lock().size)
+    }
+
     /// How many are inside.
     pub(crate) fn inside(&self) -> u32 {
         self.lock().inside

@@ -176,6 +176,9 @@ pub struct FunctionStatus {
     /// Attempts at once that it stands now, where that is below `concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// How many of `concurrency` this controller has now, where controllers share the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
     /// Since when it is left alone but for probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_since: Option<Timestamp>,

@@ -57,7 +57,11 @@ pub async fn run(context: &Context, command: FunctionsCommand) -> Answer {
         clean(&function.version)
     ))?;
     out.line(format!("  runs      {}", clean(&function.target)))?;
-    let workers = format!("{} busy, {} idle, at most {}", function.busy, function.idle, function.concurrency);
+    let mut most = format!("at most {}", function.concurrency);
+    if let Some(slots) = function.slots {
+        most.push_str(&format!(" ({slots} of them on this controller now)"));
+    }
+    let workers = format!("{} busy, {} idle, {most}", function.busy, function.idle);
     out.line(format!("  workers   {workers}; {} invocations since start", count(function.invocations)))?;
     if let Some(error) = &function.error {
         out.line(format!("  {}", out.style(Style::Red, &clean(&error.headline()))))?;

@@ -170,6 +170,7 @@ fn functions(app: &App) -> Vec<FunctionStatus> {
                 invocations: status.invocations,
                 concurrency: spec.concurrency,
                 limit: live.and_then(|live| live.limit),
+                slots: live.and_then(|live| live.slots),
                 open_since: live.and_then(|live| live.since),
                 next_probe_at: live.and_then(|live| live.until),
                 name: status.name,

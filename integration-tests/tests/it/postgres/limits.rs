@@ -36,6 +36,8 @@ async fn limit_holds(limit: usize) {
     let mut cluster = Cluster::new(&yaml, &[("note.py", &slow)], &vec![database.url(); 3]).unwrap();
     cluster.start_all().await.unwrap();
     let load = Load::start(&cluster.doors, 2, "l");
+    let functions = cluster.members[0].get("/v1/functions").await.unwrap();
+    assert!(functions["items"][0]["slots"].as_u64().unwrap() <= limit as u64, "{functions}");
     let kills = 3;
     for round in 0..kills {
         load.accepts(60).await.unwrap();
