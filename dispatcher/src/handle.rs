@@ -5,12 +5,10 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwire_ledger::{
-    BindingRecord, BindingRevision, DeliveryKey, DeliveryQuery, OwedKind, Pause, ReplayRecord, ReplayState,
-};
+use bellwire_ledger::{BindingRecord, BindingRevision, DeliveryKey, Pause, ReplayRecord, ReplayState};
 use bellwire_patterns::{PatternError, PatternSet};
 use bellwire_schemas::live::Fact;
-use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, Ordering, Target as FunctionTarget};
+use bellwire_schemas::service::{BindingSpec, Format, FunctionSpec, Target as FunctionTarget};
 use bellwire_schemas::{BindingId, BindingName, Epoch, FunctionName, Lane, ReplayId, Seq, SourceName};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -60,7 +58,7 @@ pub struct Handle {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) targets: Targets,
-    slots: Arc<Slots>,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) epochs: BTreeMap<Lane, watch::Receiver<Option<Epoch>>>,
     pub(crate) fence: Arc<Fence>,
     pub(crate) view: watch::Receiver<View>,
@@ -118,7 +116,6 @@ impl Handle {
         let mut roster = BTreeMap::new();
         for ((spec, record), filter) in bindings.into_iter().zip(filters) {
             let past = Arc::new(self.past(&record).await);
-            let has_parked = spec.ordering == Ordering::None && self.has_parked(record.id).await;
             let Some(target) = targets.get(&spec.function) else { continue };
             let form = form(&spec, &record, functions.get(&spec.function).map(AsRef::as_ref), &kinds);
             let policy = Policy::of(&spec);
@@ -129,7 +126,6 @@ impl Handle {
                 target: Arc::clone(target),
                 form,
                 pause: record.paused.clone(),
-                has_parked,
                 active: true,
                 spec,
                 record,
@@ -242,20 +238,6 @@ impl Handle {
             is_same.then_some(Past { revision: revision.revision, filter, until })
         };
         revisions.iter().zip(next).filter_map(same).collect()
-    }
-
-    /// Whether a binding has debts that wait for their key: it had an order when they were made.
-    async fn has_parked(&self, binding: BindingId) -> bool {
-        let (parked, limit) = (vec![OwedKind::Parked, OwedKind::Blocked], 1);
-        let query =
-            DeliveryQuery { binding: Some(binding), reasons: parked, limit, ..DeliveryQuery::default() };
-        match self.rooms.ledger().deliveries(&query).await {
-            Ok(page) => !page.items.is_empty() || page.next.is_some(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot ask for parked deliveries");
-                true
-            }
-        }
     }
 
     pub(crate) fn binding(&self, id: BindingId) -> Option<Arc<Binding>> {

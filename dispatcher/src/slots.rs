@@ -21,6 +21,8 @@ use crate::rooms::Rooms;
 
 /// Before the next question while somebody waits for slots that others are about to give back.
 const SOON: Duration = Duration::from_millis(100);
+/// An equal part of a limit of which one slot may lie idle.
+const PLENTY: u32 = 8;
 /// Least time between two questions.
 const REST: Duration = Duration::from_millis(5);
 
@@ -32,6 +34,18 @@ pub(crate) struct Slots {
     hungry: Arc<Notify>,
     /// How often everything granted became void.
     voids: Mutex<u64>,
+    /// Why the last question was not answered.
+    trouble: Mutex<Option<String>>,
+}
+
+/// When a question is asked.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    /// Controllers alive.
+    members: u32,
+    /// It is time to say how all limits stand.
+    is_beat: bool,
+    is_ending: bool,
 }
 
 /// A question under way.
@@ -46,11 +60,20 @@ struct Question {
 struct Known {
     granted: u32,
     wanted: u32,
+    /// The answer was not the last word.
+    is_soon: bool,
 }
 
 impl Slots {
     pub(crate) fn new(rooms: Arc<Rooms>, roster: Arc<Roster>, targets: Targets) -> Self {
-        Self { rooms, roster, targets, hungry: Arc::default(), voids: Mutex::default() }
+        Self {
+            rooms,
+            roster,
+            targets,
+            hungry: Arc::default(),
+            voids: Mutex::default(),
+            trouble: Mutex::default(),
+        }
     }
 
     /// What gates tell when they want more; none where the ledger is not shared.
@@ -69,7 +92,7 @@ impl Slots {
     pub(crate) async fn run(self: Arc<Self>, mut view: watch::Receiver<View>, stop: watch::Receiver<Stop>) {
         let _vital = Vital("the slots");
         let mut known: BTreeMap<String, Known> = BTreeMap::new();
-        let mut next = Instant::now();
+        let (mut beat_at, mut next) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = sleep_until(next) => {}
@@ -79,32 +102,46 @@ impl Slots {
                     Err(_) => return,
                 },
             }
+            // Between two beats only those ask that wait for an answer.
+            let is_beat = Instant::now() >= beat_at;
+            if is_beat {
+                beat_at = Instant::now() + self.rooms.lease.beat;
+            }
             let members = u32::try_from(view.borrow().cluster.controllers.len()).unwrap_or(u32::MAX).max(1);
-            let is_ending = *stop.borrow() != Stop::Run;
-            let question = self.question(members, is_ending, &mut known);
-            let rest =
-                if question.asked.is_empty() { None } else { Some(self.ask(question, &mut known).await) };
-            next = Instant::now() + rest.unwrap_or(self.rooms.lease.beat);
+            let case = Case { members, is_beat, is_ending: *stop.borrow() != Stop::Run };
+            let question = self.question(case, &mut known);
+            let is_soon = !question.asked.is_empty() && self.ask(question, &mut known).await;
+            next = if is_soon { beat_at.min(Instant::now() + SOON) } else { beat_at };
             tokio::time::sleep(REST).await;
         }
     }
 
     /// Gathers what there is to ask; nothing when nobody could tell the difference.
-    fn question(&self, members: u32, is_ending: bool, known: &mut BTreeMap<String, Known>) -> Question {
+    fn question(&self, case: Case, known: &mut BTreeMap<String, Known>) -> Question {
         let voids = lock(&self.voids);
         let (mut gates, mut asked, mut is_due) = (Vec::new(), Vec::new(), false);
         let all = self.gates();
         known.retain(|limit, _| all.contains_key(limit));
         for (limit, gate) in all {
-            let Some(look) = gate.look() else { continue };
             let before = known.get(&limit).copied();
-            let Wish { size, wanted } =
-                wish(look, before.map_or(0, |known| known.wanted), members, is_ending);
+            if !case.is_beat && before.is_some_and(|known| !known.is_soon) && !gate.lacks() {
+                continue;
+            }
+            let (had, wanted) = (before.map(|known| known.granted), before.map_or(0, |known| known.wanted));
+            let Some(look) = gate.look() else {
+                // Its limit was taken away: so is what the ledger has on record.
+                if had.is_some_and(|had| had > 0) {
+                    asked.push(SlotsAsked { limit, most: 0, kept: 0, wanted: 0 });
+                    gates.push(gate);
+                    is_due = true;
+                }
+                continue;
+            };
+            let Wish { size, wanted } = wish(look, wanted, case);
             gate.resize(size);
             let kept = gate.inside().max(size);
-            let had = before.map(|known| known.granted);
             is_due |= had.is_none() || wanted > size || kept > size;
-            is_due |= members > 1 && (kept > 0 || had.is_some_and(|had| had > 0));
+            is_due |= case.members > 1 && (kept > 0 || had.is_some_and(|had| had > 0));
             if kept > 0 || wanted > 0 || had.is_none_or(|had| had > 0) {
                 asked.push(SlotsAsked { limit, most: look.most, kept, wanted });
                 gates.push(gate);
@@ -116,31 +153,50 @@ impl Slots {
         Question { gates, asked, voids: *voids }
     }
 
-    /// Asks, and sets the gates to the answer. Says when to ask again.
-    async fn ask(&self, question: Question, known: &mut BTreeMap<String, Known>) -> Duration {
+    /// Asks, and sets the gates to the answer. Says whether to ask again soon.
+    async fn ask(&self, question: Question, known: &mut BTreeMap<String, Known>) -> bool {
         let Question { gates, asked, voids } = question;
         let (me, now) = (self.rooms.controller, self.rooms.clock.now());
-        let answer = timeout(self.rooms.lease.answer, self.rooms.ledger().slots(me, &asked, now)).await;
-        let granted = match answer {
+        let limit = self.rooms.lease.answer;
+        let granted = match timeout(limit, self.rooms.ledger().slots(me, &asked, now)).await {
             Ok(Ok(granted)) => granted,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot ask for slots; those granted stay");
-                return self.rooms.lease.beat;
+                self.unanswered(error.to_string());
+                return false;
             }
-            Err(_) => return self.rooms.lease.beat,
+            Err(_) => {
+                self.unanswered(format!("no answer within {limit:?}"));
+                return false;
+            }
         };
+        if lock(&self.trouble).take().is_some() {
+            tracing::info!("the ledger answers for slots again");
+        }
         let now = lock(&self.voids);
-        let mut is_soon = *now != voids;
+        let mut is_any_soon = *now != voids;
         for ((gate, asked), granted) in gates.iter().zip(asked).zip(granted) {
             let SlotsGranted { slots, part } = granted;
-            let size = slots.min(part);
             if *now == voids {
-                gate.resize(size);
+                gate.resize(slots.min(part));
             }
-            is_soon |= slots > part || slots < part.min(asked.wanted) || (slots == 0 && asked.wanted > 0);
-            known.insert(asked.limit, Known { granted: slots, wanted: asked.wanted });
+            let is_soon = slots > part || slots < part.min(asked.wanted) || (slots == 0 && asked.wanted > 0);
+            is_any_soon |= is_soon;
+            known.insert(asked.limit, Known { granted: slots, wanted: asked.wanted, is_soon });
         }
-        if is_soon { SOON } else { self.rooms.lease.beat }
+        is_any_soon
+    }
+
+    fn unanswered(&self, error: String) {
+        let mut trouble = lock(&self.trouble);
+        if trouble.is_none() {
+            tracing::warn!(%error, "the ledger does not answer for slots; those granted stay");
+        }
+        *trouble = Some(error);
+    }
+
+    /// Why no slots are granted, while that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
     }
 
     fn gates(&self) -> BTreeMap<String, Arc<Gate>> {
@@ -162,17 +218,20 @@ struct Wish {
 }
 
 /// Decides it, after `before` was wanted the last time. With others a controller wants what it used of late, and one for
-/// what comes next, where there are plenty. It keeps an equal part beyond that as long as nobody else lacks any.
-fn wish(look: Look, before: u32, members: u32, is_ending: bool) -> Wish {
+/// what comes next, where there are plenty. It keeps an equal part beyond that as long as nobody else lacks any. Where
+/// there are fewer than controllers, it keeps none that is idle.
+fn wish(look: Look, before: u32, case: Case) -> Wish {
     let Look { most, size, inside, peak, is_short } = look;
-    let spare = u32::from(size > 0 && most / members >= 2);
-    match (is_ending, is_short) {
+    let equal = most / case.members;
+    let spare = u32::from(size > 0 && equal >= PLENTY);
+    match (case.is_ending, is_short) {
         (true, _) => Wish { size: size.min(inside), wanted: inside },
         (_, true) => Wish { size, wanted: most.max(inside) },
-        _ if members == 1 => Wish { size, wanted: peak.max(size) },
+        _ if case.members == 1 => Wish { size, wanted: peak.max(size) },
+        _ if equal == 0 => Wish { size: size.min(inside), wanted: inside },
         _ => {
             let wanted = peak.max((before / 2).min(size)).max(spare);
-            Wish { size: size.min(wanted.max(most / members)), wanted }
+            Wish { size: size.min(wanted.max(equal)), wanted }
         }
     }
 }
@@ -183,21 +242,22 @@ mod tests {
 
     #[test]
     fn what_is_short_is_asked_for_and_what_is_idle_is_wanted_less_and_less() {
-        let look = |size, inside, peak, is_short| Look { most: 10, size, inside, peak, is_short };
+        let look = |size, inside, peak, is_short| Look { most: 16, size, inside, peak, is_short };
         let wish = |look, before, members, is_ending| {
-            let Wish { size, wanted } = wish(look, before, members, is_ending);
+            let Wish { size, wanted } = wish(look, before, Case { members, is_beat: true, is_ending });
             (size, wanted)
         };
-        assert_eq!(wish(look(10, 0, 1, false), 10, 1, false), (10, 10), "nobody else could use it");
-        assert_eq!(wish(look(4, 4, 4, true), 4, 2, false), (4, 10));
-        assert_eq!(wish(look(10, 2, 7, false), 10, 2, false), (7, 7));
-        let (mut size, mut wanted) = (10, 10);
-        let steps = [0; 4].map(|peak| {
+        assert_eq!(wish(look(16, 0, 1, false), 16, 1, false), (16, 16), "nobody else could use it");
+        assert_eq!(wish(look(4, 4, 4, true), 4, 2, false), (4, 16));
+        assert_eq!(wish(look(16, 2, 11, false), 16, 2, false), (11, 11));
+        let (mut size, mut wanted) = (16, 16);
+        let steps = [0; 5].map(|peak| {
             (size, wanted) = wish(look(size, 0, peak, false), wanted, 2, false);
             (size, wanted)
         });
-        assert_eq!(steps, [(5, 5), (5, 2), (5, 1), (5, 1)], "one is wanted for what comes next");
-        assert_eq!(wish(look(1, 0, 0, false), 1, 11, false), (0, 0), "unless there are few");
+        assert_eq!(steps, [(8, 8), (8, 4), (8, 2), (8, 1), (8, 1)], "one is wanted for what comes next");
+        assert_eq!(wish(look(4, 0, 0, false), 1, 4, false), (4, 0), "unless there are few");
+        assert_eq!(wish(look(1, 0, 1, false), 1, 17, false), (0, 0), "or fewer than controllers");
         assert_eq!(wish(look(5, 3, 5, true), 9, 2, true), (3, 3), "it ends");
     }
 }

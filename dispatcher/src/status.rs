@@ -126,10 +126,14 @@ impl Handle {
     fn lease_trouble(&self) -> Option<String> {
         let owns = self.epochs.values().any(|epoch| epoch.borrow().is_some());
         let trouble = self.view.borrow().trouble.clone();
-        (owns && !self.fence.is_open()).then(|| {
+        if owns && !self.fence.is_open() {
             let why = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
-            format!("the ledger does not renew the leases, so nothing new starts until it does{why}")
-        })
+            return Some(format!(
+                "the ledger does not renew the leases, so nothing new starts until it does{why}"
+            ));
+        }
+        let slots = self.slots.trouble().filter(|_| owns);
+        slots.map(|why| format!("the ledger grants no slots, so no more run than were granted before: {why}"))
     }
 
     /// The cluster.

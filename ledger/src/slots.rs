@@ -73,7 +73,12 @@ pub(crate) fn grant(
     let granted = part.min(free).max(asked.kept);
     let since = if (granted == 0) == (mine.granted == 0) { mine.since } else { now };
     let is_wanted = others.iter().any(|other| other.wanted > other.granted);
-    let part = if is_wanted { part } else { part.max(asked.kept.min(asked.most)) };
+    let part = match () {
+        // More than there is, after the limit was lowered or a lease had ended: everybody goes down until it fits.
+        () if asked.kept > free => part.min(free),
+        () if is_wanted => part,
+        () => part.max(asked.kept),
+    };
     (Holder { granted, since, ..mine }, SlotsGranted { slots: granted, part })
 }
 
@@ -122,14 +127,24 @@ mod tests {
         (0..).zip(rows).map(holder).collect()
     }
 
-    fn ask(rows: &mut [Holder], n: usize, most: u32, (kept, wanted): (u32, u32), second: i64) -> u32 {
+    fn ask(rows: &mut [Holder], n: usize, most: u32, asked: (u32, u32), second: i64) -> u32 {
+        ask_fully(rows, n, most, asked, second).slots
+    }
+
+    fn ask_fully(
+        rows: &mut [Holder],
+        n: usize,
+        most: u32,
+        (kept, wanted): (u32, u32),
+        second: i64,
+    ) -> SlotsGranted {
         let others: Vec<_> = rows.iter().enumerate().filter(|(i, _)| *i != n).map(|(_, h)| *h).collect();
         let asked = SlotsAsked { limit: "l".into(), most, kept, wanted };
         let at = Timestamp::from_micros(second * 1_000_000);
         let (holder, granted) = grant(&others, Some(rows[n]), rows[n].controller, &asked, at);
         rows[n] = holder;
         assert_eq!(granted.slots, holder.granted);
-        granted.slots
+        granted
     }
 
     #[test]
@@ -181,6 +196,23 @@ mod tests {
             }
             prop_assert_eq!(all.iter().map(|h| h.granted).sum::<u32>(), MOST);
             prop_assert!(all.iter().all(|h| h.granted >= 1), "{:?}", all);
+        }
+
+        /// However much too many run (the limit was lowered, a lease had ended while attempts ran): as they end, the sum
+        /// comes down to the limit, stays there, and all of it is used.
+        #[test]
+        fn what_is_too_much_goes_down(runs in prop::collection::vec(0..=9_u32, 3), turns in prop::collection::vec(0..3_usize, 60)) {
+            let mut all = holders(&[(0, 0, 0), (runs[1], runs[1], 0), (runs[2], runs[2].max(MOST), 0)]);
+            let (mut size, mut runs) = (vec![0; 3], runs);
+            for (second, n) in (0..).zip(turns.into_iter().chain([0, 1, 2].repeat(30))) {
+                let kept = size[n].max(runs[n]);
+                let wanted = MOST.max(runs[n]);
+                let SlotsGranted { slots, part } = ask_fully(&mut all, n, MOST, (kept, wanted), second);
+                size[n] = slots.min(part);
+                // Attempts end one by one; what is free is used at once.
+                runs[n] = if runs[n] > size[n] { runs[n] - 1 } else { size[n] };
+            }
+            prop_assert_eq!(runs.iter().sum::<u32>(), MOST, "{:?}", all);
         }
     }
 }

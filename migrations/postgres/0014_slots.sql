@@ -15,9 +15,12 @@ create table bellwire.slot (
   check (granted > 0 or wanted > 0)
 ) with (fillfactor = 50);
 
--- The round of its newest question for slots. A controller that has lost track of a question begins the next round: then
--- the lost one, should it come late, is refused (BW014), since it says what was true before.
-alter table bellwire.controller add column round bigint not null default 0;
+-- The round of each controller's newest question for slots. One that has lost track of a question begins the next round:
+-- then the lost one, should it come late, is refused (BW014), since it says what was true before.
+create table bellwire.slot_round (
+  controller uuid primary key,
+  round      bigint not null
+) with (fillfactor = 50);
 
 -- The fair part of a controller, whatever is free; the others are those in the table.
 create function bellwire.slots_part(
@@ -63,6 +66,7 @@ create function bellwire.slots(
 language plpgsql volatile as $fn$
 declare
   v_clock timestamptz;
+  v_now timestamptz;
   v_round bigint;
   v_mine record;
   v_free bigint;
@@ -73,37 +77,47 @@ declare
 begin
   perform bellwire.check_isolation();
   perform bellwire.commit_safely();
+  -- Who has waited so long has given up by now, and nobody else should wait for it.
+  perform set_config('lock_timeout', '1500', true);
   perform pg_advisory_xact_lock(bellwire.lock_class('bellwire.slot'), 0);
   v_clock := clock_timestamp();
+  -- A clock that is ahead must not wait for the others to come that far.
+  v_now := least(p_now, v_clock);
   o_slots := p_kept;
   o_parts := array_fill(0::bigint, array[cardinality(p_names)]);
-  select c.round into v_round from bellwire.controller c where c.id = p_controller and c.expires_at > v_clock;
-  if not found then
+  if not exists (select from bellwire.controller c where c.id = p_controller and c.expires_at > v_clock) then
     return;
   end if;
+  select r.round into v_round from bellwire.slot_round r where r.controller = p_controller;
   if p_round < v_round then
     raise exception using errcode = 'BW014', message = 'a later question for slots came first', detail = v_round::text;
-  elsif p_round > v_round then
-    update bellwire.controller set round = p_round where id = p_controller;
+  elsif v_round is null or p_round > v_round then
+    insert into bellwire.slot_round (controller, round) values (p_controller, p_round)
+      on conflict (controller) do update set round = excluded.round;
   end if;
   -- The dead have nothing of these limits, and those of whom nothing is known any more nothing at all.
   delete from bellwire.slot s where not exists (
     select from bellwire.controller c
       where c.id = s.controller and (c.expires_at > v_clock or s.name <> all (p_names)));
+  delete from bellwire.slot_round r where not exists (select from bellwire.controller c where c.id = r.controller);
   for i in 1 .. cardinality(p_names) loop
     select s.granted, s.wanted, s.since into v_mine from bellwire.slot s
       where s.name = p_names[i] and s.controller = p_controller;
     select greatest(p_mosts[i] - coalesce(sum(s.granted), 0), 0), coalesce(bool_or(s.wanted > s.granted), false)
       into v_free, v_lacks from bellwire.slot s where s.name = p_names[i] and s.controller <> p_controller;
-    v_since := coalesce(v_mine.since, p_now);
+    v_since := coalesce(v_mine.since, v_now);
     v_part := bellwire.slots_part(p_names[i], p_controller, coalesce(v_mine.granted, 0), p_wanteds[i], v_since, p_mosts[i],
-      p_turn_ms, p_now);
+      p_turn_ms, v_now);
     v_granted := greatest(p_kept[i], least(v_free, v_part));
     if (v_granted = 0) <> (coalesce(v_mine.granted, 0) = 0) then
-      v_since := p_now;
+      v_since := v_now;
     end if;
     o_slots[i] := v_granted;
-    o_parts[i] := case when v_lacks then v_part else greatest(v_part, least(p_kept[i], p_mosts[i])) end;
+    o_parts[i] := case
+      -- More than there is, after the limit was lowered or a lease had ended: everybody goes down until it fits.
+      when p_kept[i] > v_free then least(v_part, v_free)
+      when v_lacks then v_part
+      else greatest(v_part, p_kept[i]) end;
     if v_granted = 0 and p_wanteds[i] = 0 then
       if v_mine.since is not null then
         delete from bellwire.slot s where s.name = p_names[i] and s.controller = p_controller;

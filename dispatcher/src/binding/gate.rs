@@ -107,6 +107,12 @@ impl Gate {
         Some(Look { most, size, inside, peak, is_short })
     }
 
+    /// Whether somebody waits, or got none since the last look, and more could be granted.
+    pub(crate) fn lacks(&self) -> bool {
+        let state = self.lock();
+        state.is_short && state.most.is_some_and(|most| state.size < most)
+    }
+
     /// Its size, where the limit is shared.
     pub(crate) fn granted(&self) -> Option<u32> {
         self.hungry.as_ref().map(|_| self.lock().size)

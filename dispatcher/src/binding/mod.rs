@@ -47,8 +47,6 @@ pub(crate) struct Plan {
     pub(crate) target: Arc<Target>,
     pub(crate) form: Form,
     pub(crate) pause: Option<Pause>,
-    /// It was in order once, and has debts from then that are never due by themselves.
-    pub(crate) has_parked: bool,
     /// False after the configuration dropped the binding: the runner ends, the position stays.
     pub(crate) active: bool,
 }
@@ -182,7 +180,6 @@ impl Binding {
             let same = now.spec == plan.spec
                 && now.record == plan.record
                 && now.active == plan.active
-                && now.has_parked == plan.has_parked
                 && now.form.kind == plan.form.kind
                 && now.form.format == plan.form.format
                 && now.form.receiver == plan.form.receiver

@@ -189,9 +189,13 @@ impl Keeper {
         }
         let options = self.rooms.lease;
         let is_long = |at: Instant| sent_at.saturating_duration_since(at) > options.trust;
-        if self.heard_at.replace(sent_at).is_some_and(is_long) && self.rooms.ledger().is_shared() {
-            self.calm_until = Some(Instant::now() + options.beat * CALM_BEATS);
+        let before = self.heard_at.replace(sent_at);
+        if self.rooms.ledger().is_shared() && before.is_some_and(|at| at.elapsed() > options.trust) {
+            // The answer, at least, came after they had ended.
             self.slots.void();
+        }
+        if before.is_some_and(is_long) && self.rooms.ledger().is_shared() {
+            self.calm_until = Some(Instant::now() + options.beat * CALM_BEATS);
         }
         for owner in &cluster.lanes {
             let Some(hold) = self.holds.get(&owner.lane) else { continue };

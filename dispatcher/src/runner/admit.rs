@@ -162,7 +162,7 @@ impl Runner {
     /// Whether debts must be read before events, to know what they say about later ones.
     pub(super) fn remembers(&self) -> bool {
         let spec = &self.plan.spec;
-        self.plan.is_ordered() || self.plan.has_parked || spec.debounce.is_some() || spec.singleton.is_some()
+        self.plan.is_ordered() || spec.debounce.is_some() || spec.singleton.is_some()
     }
 
     fn blank(&self, seq: Seq, line: u64) -> Job {

@@ -25,8 +25,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use bellwire_ledger::{Error, FlushOutcome, OwedReason};
-use bellwire_schemas::{ErrorInfo, Seq, Timestamp};
+use bellwire_ledger::{DeliveryQuery, Error, FlushOutcome, OwedKind, OwedReason};
+use bellwire_schemas::{BindingId, ErrorInfo, Seq, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{oneshot, watch};
@@ -113,6 +113,7 @@ impl Runner {
         let checkpoint = scope.rooms.ledger().checkpoint(scope.lane, binding.id).await?;
         let mut plans = binding.watch();
         let plan = Arc::clone(&plans.borrow_and_update());
+        let has_parked = !plan.is_ordered() && has_parked(&scope, binding.id).await?;
         let seed = scope.rooms.seed ^ (u64::from(scope.lane.0) << 32) ^ u64::from(binding.id.0);
         let now = scope.rooms.clock.now();
         binding.owned.fetch_add(1, Relaxed);
@@ -148,7 +149,7 @@ impl Runner {
             scope,
             binding,
         };
-        runner.is_learned = !runner.remembers();
+        runner.is_learned = !runner.remembers() && !has_parked;
         Ok(runner)
     }
 
@@ -185,7 +186,9 @@ impl Runner {
                 Woken::Poked => {
                     self.queue.drop_debts();
                     self.break_off();
-                    self.is_learned = !self.remembers();
+                    if self.remembers() {
+                        self.is_learned = false;
+                    }
                     let now = self.scope.rooms.clock.now();
                     self.due_at = Some(now);
                     // A new debt may have come for a place whose end is committed but not confirmed: it is passed over
@@ -422,6 +425,14 @@ impl Drop for Runner {
         self.binding.owned.fetch_sub(1, Relaxed);
         self.binding.singles.forget(self.scope.lane);
     }
+}
+
+/// Whether a binding without order has debts that wait for their key, from the time when it had one.
+async fn has_parked(scope: &Scope, binding: BindingId) -> Result<bool, Error> {
+    let (reasons, limit) = (vec![OwedKind::Parked, OwedKind::Blocked], 1);
+    let query = DeliveryQuery { binding: Some(binding), reasons, limit, ..DeliveryQuery::default() };
+    let page = scope.rooms.ledger().deliveries(&query).await?;
+    Ok(!page.items.is_empty() || page.next.is_some())
 }
 
 /// The lane has another owner: nothing is left to do but to be dropped with it.

@@ -303,6 +303,34 @@ async fn what_is_about_to_be_parked_goes_on_as_well() {
     }
 }
 
+/// During a rolling change a controller that still keeps order parks what the next owner of its lane, which does not, has
+/// to deliver.
+#[tokio::test(start_paused = true)]
+async fn what_was_parked_by_another_goes_on_in_the_hands_of_an_owner_without_order() {
+    let functions = Functions::new(|call, _| match call.id.as_str() {
+        "x-1" => Act::Fail(FailureClass::Function, "ValueError"),
+        _ => Act::Answer,
+    });
+    let mut spec = ordered(1);
+    spec.retry.min_delay = Duration::from_secs(3_000);
+    spec.retry.max_delay = Duration::from_secs(3_000);
+    let mut world = World::new(1, Arc::clone(&functions), vec![spec]).await;
+    let ana = world.peer(1, Arc::clone(&functions)).await;
+    world.until("it has the lane", async |_| ana.owned() == 1).await;
+    world.specs[0].ordering = Ordering::None;
+    let _ben = world.peer(2, Arc::clone(&functions)).await;
+    let batch = ["x-1", "x-2", "x-3"].map(|id| (event(id, &json!(0)), "x"));
+    let sent = world.send_keyed(&ana.feed, "in", batch.into()).await;
+    let key = DeliveryKey { binding: world.id("f:in").await, address: sent[2] };
+    world.until("it is parked", async |w| w.ledger.owed(key).await.unwrap().is_some()).await;
+    ana.handle.shutdown(Duration::from_secs(5)).await;
+    world
+        .until("the others go on", async |_| {
+            functions.spans().iter().filter(|s| s.ids[0] != "x-1").count() == 2
+        })
+        .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_goes_on_after_one_that_was_ready_is_taken_away() {
     let mut world =

@@ -131,6 +131,77 @@ async fn one_slot_serves_the_lanes_of_all() {
     assert!(took < Duration::from_secs(2_400 / 100 + 20), "the slot was seldom idle: {took:?}");
 }
 
+/// Events into the lane of one of two controllers.
+async fn send_to(world: &World, peer: &Peer, count: usize) {
+    let lanes = peer.handle.lanes();
+    let lane = lanes.iter().find(|lane| lane.epoch.is_some()).unwrap().lane;
+    let in_lane = |key: &String| lane_of(Some(key), 0, world.ledger.lanes()) == lane;
+    let keys: Vec<String> = (0..).map(|k| format!("k{k}")).filter(in_lane).take(count).collect();
+    let events = keys.iter().map(|key| (event(key, &json!(1)), key.as_str())).collect();
+    world.send_keyed(&peer.feed, "in", events).await;
+}
+
+async fn two(limit: u32, each: Duration) -> (World, Arc<Functions>, [Peer; 2]) {
+    let (world, functions) = (world(2, limit, None).await, functions(each));
+    let peers = [world.peer(1, Arc::clone(&functions)).await, world.peer(2, Arc::clone(&functions)).await];
+    balanced(&world, &peers).await;
+    (world, functions, peers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lower_limit_holds_as_soon_as_what_ran_has_ended() {
+    let (mut world, functions, peers) = two(10, Duration::from_secs(3)).await;
+    for peer in &peers {
+        send_to(&world, peer, 100).await;
+    }
+    world.until("both have half", async |_| functions.running() == 10).await;
+    world.known.insert("f".into(), function("f", 4));
+    for peer in &peers {
+        peer.handle.apply(world.configuration().await).await.unwrap();
+    }
+    world.until("they have gone down", async |_| functions.running() <= 4).await;
+    let (until, mut most) = (world.clock.now().plus(Duration::from_secs(30)), 0);
+    while world.clock.now() < until {
+        most = most.max(functions.running());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(most, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ran_beyond_a_lease_counts_when_its_controller_is_back() {
+    let (world, functions, peers) = two(4, Duration::from_secs(30)).await;
+    send_to(&world, &peers[0], 40).await;
+    world.until("all run", async |_| functions.running() == 4).await;
+    world.ledger.refuse_heartbeats(peers[0].id, true);
+    send_to(&world, &peers[1], 40).await;
+    tokio::time::sleep(LeaseOptions::default().ttl).await;
+    world.ledger.expire(peers[0].id);
+    world.until("the other one has its slots", async |_| functions.running() > 4).await;
+    world.ledger.refuse_heartbeats(peers[0].id, false);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let until = world.clock.now().plus(Duration::from_secs(120));
+    while world.clock.now() < until {
+        assert!(functions.running() <= 4, "{} run", functions.running());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_idle_now_and_then_is_not_waited_for_by_turns() {
+    let (world, functions, peers) = two(1, Duration::from_millis(5)).await;
+    let mut longest = Duration::ZERO;
+    for n in 0..60 {
+        let from = world.clock.now();
+        send_to(&world, &peers[n % 2], 1).await;
+        world.until("it was called", async |_| functions.calls().len() == n + 1).await;
+        longest = longest.max(world.clock.now().since(from));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn slots_of_idle_controllers_are_lent_and_given_back() {
     let world = world(2, 10, None).await;
@@ -138,17 +209,9 @@ async fn slots_of_idle_controllers_are_lent_and_given_back() {
     let peers =
         [world.peer(1, Arc::clone(&functions[0])).await, world.peer(2, Arc::clone(&functions[1])).await];
     balanced(&world, &peers).await;
-    let send = async |n: usize, count: usize| {
-        let lanes = peers[n].handle.lanes();
-        let lane = lanes.iter().find(|lane| lane.epoch.is_some()).unwrap().lane;
-        let keys: Vec<String> =
-            (0..).map(|k| format!("k{k}")).filter(|k| lane_of(Some(k), 0, 2) == lane).take(count).collect();
-        let events = keys.iter().map(|key| (event(key, &json!(1)), key.as_str())).collect();
-        world.send_keyed(&peers[n].feed, "in", events).await;
-    };
-    send(0, 1_500).await;
+    send_to(&world, &peers[0], 1_500).await;
     world.until("all of the limit is lent to one", async |_| functions[0].most() == 10).await;
-    send(1, 300).await;
+    send_to(&world, &peers[1], 300).await;
     let from = world.clock.now();
     world.until("half of it is given back", async |_| functions[1].most() == 5).await;
     let took = world.clock.now().since(from);

@@ -105,6 +105,11 @@ impl Functions {
         self.moments.fetch_add(1, Ordering::SeqCst)
     }
 
+    /// Calls at once now.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+
     /// Most calls at once so far.
     pub(super) fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)

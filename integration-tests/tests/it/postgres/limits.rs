@@ -27,12 +27,12 @@ fn most_at_once(notes: &str) -> usize {
     usize::try_from(running.max().unwrap_or(0)).unwrap()
 }
 
-async fn limit_holds(limit: usize) {
+async fn limit_holds(limit: usize, each: &str) {
     let database = Database::create().unwrap();
     let yaml = service().replace(&format!("concurrency: {CONCURRENCY}"), &format!("concurrency: {limit}"));
     let slow = HANDLER
         .replace("import os\n", "import os, time\n")
-        .replace("    note(event, \"ok\")\n", "    time.sleep(0.005)\n    note(event, \"ok\")\n");
+        .replace("    note(event, \"ok\")\n", &format!("    time.sleep({each})\n    note(event, \"ok\")\n"));
     let mut cluster = Cluster::new(&yaml, &[("note.py", &slow)], &vec![database.url(); 3]).unwrap();
     cluster.start_all().await.unwrap();
     let load = Load::start(&cluster.doors, 2, "l");
@@ -57,10 +57,10 @@ async fn limit_holds(limit: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_many_as_the_limit_says_over_kills_and_leaves() {
-    limit_holds(5).await;
+    limit_holds(5, "0.04").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_at_a_time_over_kills_and_leaves() {
-    limit_holds(1).await;
+    limit_holds(1, "0.005").await;
 }

@@ -112,7 +112,7 @@ async fn a_question_that_comes_late_changes_nothing() {
     let (ledger, schema) = (subject.ledger.clone(), &subject.options.schema);
     ledger.heartbeat(&beat(ANA)).await.unwrap();
     ledger.slots(ANA, &[asked("a", 4, 0, 1)], at(1)).await.unwrap();
-    let round = "select round from bellwire.controller";
+    let round = "select round from bellwire.slot_round";
     let old = subject.number(round).await;
     // It waits for the lock while its asker goes away.
     let holder = subject.connect().await;
