@@ -135,7 +135,7 @@ pub fn invocation(payload: &str) -> Invocation {
     }
 }
 
-/// Asks again and again, up to ten seconds.
+/// Asks again and again, up to a minute.
 pub async fn until<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> T {
     let asking = async {
         loop {
@@ -145,7 +145,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> T {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), asking).await.expect("it never became so")
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("it never became so")
 }
 
 /// Waits until a process is gone, or a zombie that somebody else has to reap.
