@@ -55,9 +55,17 @@ struct Question {
     voids: u64,
 }
 
-/// What the ledger has on record for this controller.
-#[derive(Clone, Copy, Debug)]
+/// What the ledger has on record for this controller, by limit.
+#[derive(Debug, Default)]
 struct Known {
+    limits: BTreeMap<String, Record>,
+    /// As of so many voids.
+    voids: u64,
+}
+
+/// What it has of one limit.
+#[derive(Clone, Copy, Debug)]
+struct Record {
     granted: u32,
     wanted: u32,
     /// The answer was not the last word.
@@ -91,7 +99,7 @@ impl Slots {
     /// Keeps the gates until the leases are given back.
     pub(crate) async fn run(self: Arc<Self>, mut view: watch::Receiver<View>, stop: watch::Receiver<Stop>) {
         let _vital = Vital("the slots");
-        let mut known: BTreeMap<String, Known> = BTreeMap::new();
+        let mut known = Known::default();
         let (mut beat_at, mut next) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
@@ -117,32 +125,39 @@ impl Slots {
     }
 
     /// Gathers what there is to ask; nothing when nobody could tell the difference.
-    fn question(&self, case: Case, known: &mut BTreeMap<String, Known>) -> Question {
+    fn question(&self, case: Case, known: &mut Known) -> Question {
         let voids = lock(&self.voids);
+        if known.voids != *voids {
+            *known = Known { voids: *voids, limits: BTreeMap::new() };
+        }
+        let known = &mut known.limits;
         let (mut gates, mut asked, mut is_due) = (Vec::new(), Vec::new(), false);
         let all = self.gates();
         known.retain(|limit, _| all.contains_key(limit));
         for (limit, gate) in all {
             let before = known.get(&limit).copied();
-            if !case.is_beat && before.is_some_and(|known| !known.is_soon) && !gate.lacks() {
+            if !case.is_beat
+                && before.is_some_and(|record| !record.is_soon && !gate.lacks_more(record.wanted))
+            {
                 continue;
             }
-            let (had, wanted) = (before.map(|known| known.granted), before.map_or(0, |known| known.wanted));
+            // What the ledger does not surely know is told.
+            let is_told = before.is_some_and(|record| record.granted == 0 && record.wanted == 0);
             let Some(look) = gate.look() else {
                 // Its limit was taken away: so is what the ledger has on record.
-                if had.is_some_and(|had| had > 0) {
+                if before.is_some() && !is_told {
                     asked.push(SlotsAsked { limit, most: 0, kept: 0, wanted: 0 });
                     gates.push(gate);
                     is_due = true;
                 }
                 continue;
             };
-            let Wish { size, wanted } = wish(look, wanted, case);
+            let Wish { size, wanted } = wish(look, before.map_or(0, |record| record.wanted), case);
             gate.resize(size);
             let kept = gate.inside().max(size);
-            is_due |= had.is_none() || wanted > size || kept > size;
-            is_due |= case.members > 1 && (kept > 0 || had.is_some_and(|had| had > 0));
-            if kept > 0 || wanted > 0 || had.is_none_or(|had| had > 0) {
+            let is_idle = kept == 0 && wanted == 0 && is_told;
+            is_due |= before.is_none() || wanted > size || kept > size || (case.members > 1 && !is_idle);
+            if !is_idle {
                 asked.push(SlotsAsked { limit, most: look.most, kept, wanted });
                 gates.push(gate);
             }
@@ -154,18 +169,18 @@ impl Slots {
     }
 
     /// Asks, and sets the gates to the answer. Says whether to ask again soon.
-    async fn ask(&self, question: Question, known: &mut BTreeMap<String, Known>) -> bool {
+    async fn ask(&self, question: Question, known: &mut Known) -> bool {
         let Question { gates, asked, voids } = question;
         let (me, now) = (self.rooms.controller, self.rooms.clock.now());
         let limit = self.rooms.lease.answer;
         let granted = match timeout(limit, self.rooms.ledger().slots(me, &asked, now)).await {
             Ok(Ok(granted)) => granted,
             Ok(Err(error)) => {
-                self.unanswered(error.to_string());
+                self.unanswered(error.to_string(), &asked, known);
                 return false;
             }
             Err(_) => {
-                self.unanswered(format!("no answer within {limit:?}"));
+                self.unanswered(format!("no answer within {limit:?}"), &asked, known);
                 return false;
             }
         };
@@ -181,12 +196,16 @@ impl Slots {
             }
             let is_soon = slots > part || slots < part.min(asked.wanted) || (slots == 0 && asked.wanted > 0);
             is_any_soon |= is_soon;
-            known.insert(asked.limit, Known { granted: slots, wanted: asked.wanted, is_soon });
+            known.limits.insert(asked.limit, Record { granted: slots, wanted: asked.wanted, is_soon });
         }
         is_any_soon
     }
 
-    fn unanswered(&self, error: String) {
+    /// Nobody knows what the ledger has on record now: it is told again.
+    fn unanswered(&self, error: String, asked: &[SlotsAsked], known: &mut Known) {
+        for asked in asked {
+            known.limits.remove(&asked.limit);
+        }
         let mut trouble = lock(&self.trouble);
         if trouble.is_none() {
             tracing::warn!(%error, "the ledger does not answer for slots; those granted stay");

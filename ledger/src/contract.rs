@@ -168,6 +168,10 @@ pub trait Ledger: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Owed>, Error>;
 
+    /// Whether a binding has parked or blocked debts in a lane: they are never due by time, and an owner that keeps no
+    /// order has to find them.
+    async fn has_parked(&self, lane: Lane, binding: BindingId) -> Result<bool, Error>;
+
     // Operators
 
     /// Dead letters back into the debts, due at `now` with their attempts reset, and blocked debts back to retries in the

@@ -73,12 +73,8 @@ pub(crate) fn grant(
     let granted = part.min(free).max(asked.kept);
     let since = if (granted == 0) == (mine.granted == 0) { mine.since } else { now };
     let is_wanted = others.iter().any(|other| other.wanted > other.granted);
-    let part = match () {
-        // More than there is, after the limit was lowered or a lease had ended: everybody goes down until it fits.
-        () if asked.kept > free => part.min(free),
-        () if is_wanted => part,
-        () => part.max(asked.kept),
-    };
+    // No more than is free: after the limit was lowered, or a lease had ended, everybody goes down until it fits.
+    let part = if is_wanted { part } else { part.max(asked.kept.min(free)) };
     (Holder { granted, since, ..mine }, SlotsGranted { slots: granted, part })
 }
 

@@ -113,11 +113,8 @@ begin
       v_since := v_now;
     end if;
     o_slots[i] := v_granted;
-    o_parts[i] := case
-      -- More than there is, after the limit was lowered or a lease had ended: everybody goes down until it fits.
-      when p_kept[i] > v_free then least(v_part, v_free)
-      when v_lacks then v_part
-      else greatest(v_part, p_kept[i]) end;
+    -- No more than is free: after the limit was lowered, or a lease had ended, everybody goes down until it fits.
+    o_parts[i] := case when v_lacks then v_part else greatest(v_part, least(p_kept[i], v_free)) end;
     if v_granted = 0 and p_wanteds[i] = 0 then
       if v_mine.since is not null then
         delete from bellwire.slot s where s.name = p_names[i] and s.controller = p_controller;

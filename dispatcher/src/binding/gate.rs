@@ -107,10 +107,11 @@ impl Gate {
         Some(Look { most, size, inside, peak, is_short })
     }
 
-    /// Whether somebody waits, or got none since the last look, and more could be granted.
-    pub(crate) fn lacks(&self) -> bool {
+    /// Whether somebody waits, or got none since the last look, and more could be granted than the `wanted` that were
+    /// asked for.
+    pub(crate) fn lacks_more(&self, wanted: u32) -> bool {
         let state = self.lock();
-        state.is_short && state.most.is_some_and(|most| state.size < most)
+        state.is_short && state.most.is_some_and(|most| state.size < most && wanted < most)
     }
 
     /// Its size, where the limit is shared.

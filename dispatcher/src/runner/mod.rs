@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use bellwire_ledger::{DeliveryQuery, Error, FlushOutcome, OwedKind, OwedReason};
+use bellwire_ledger::{Error, FlushOutcome, OwedReason};
 use bellwire_schemas::{BindingId, ErrorInfo, Seq, Timestamp};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -113,7 +113,7 @@ impl Runner {
         let checkpoint = scope.rooms.ledger().checkpoint(scope.lane, binding.id).await?;
         let mut plans = binding.watch();
         let plan = Arc::clone(&plans.borrow_and_update());
-        let has_parked = !plan.is_ordered() && has_parked(&scope, binding.id).await?;
+        let has_parked = !plan.is_ordered() && has_parked(&scope, binding.id).await;
         let seed = scope.rooms.seed ^ (u64::from(scope.lane.0) << 32) ^ u64::from(binding.id.0);
         let now = scope.rooms.clock.now();
         binding.owned.fetch_add(1, Relaxed);
@@ -427,12 +427,12 @@ impl Drop for Runner {
     }
 }
 
-/// Whether a binding without order has debts that wait for their key, from the time when it had one.
-async fn has_parked(scope: &Scope, binding: BindingId) -> Result<bool, Error> {
-    let (reasons, limit) = (vec![OwedKind::Parked, OwedKind::Blocked], 1);
-    let query = DeliveryQuery { binding: Some(binding), reasons, limit, ..DeliveryQuery::default() };
-    let page = scope.rooms.ledger().deliveries(&query).await?;
-    Ok(!page.items.is_empty() || page.next.is_some())
+/// Whether a binding without order may have debts that wait for their key, from the time when it had one.
+async fn has_parked(scope: &Scope, binding: BindingId) -> bool {
+    scope.rooms.ledger().has_parked(scope.lane, binding).await.unwrap_or_else(|error| {
+        tracing::warn!(lane = %scope.lane, %error, "cannot ask for parked deliveries: all debts are read");
+        true
+    })
 }
 
 /// The lane has another owner: nothing is left to do but to be dropped with it.

@@ -203,6 +203,40 @@ async fn a_slot_that_is_idle_now_and_then_is_not_waited_for_by_turns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waited_for_a_slot_and_has_nothing_to_do_any_more_does_not_hold_it_up() {
+    let (mut world, functions, peers) = two(1, Duration::from_millis(10)).await;
+    send_to(&world, &peers[0], 3_000).await;
+    world.until("one of them runs", async |_| functions.running() == 1).await;
+    send_to(&world, &peers[1], 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Paused, the second one waits no more.
+    world.specs[0].enabled = false;
+    peers[1].handle.apply(world.configuration().await).await.unwrap();
+    world.until("all of the first are done", async |_| functions.calls().len() >= 3_000).await;
+    let took = world.clock.now().since(super::world::START);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_lapsed_unseen_are_given_back() {
+    let (world, functions, peers) = two(1, Duration::from_secs(3)).await;
+    send_to(&world, &peers[0], 1).await;
+    world.until("it runs", async |_| functions.running() == 1).await;
+    world.ledger.refuse_heartbeats(peers[0].id, true);
+    tokio::time::sleep(LeaseOptions::default().ttl).await;
+    world.ledger.expire(peers[0].id);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.ledger.refuse_heartbeats(peers[0].id, false);
+    world.until("it is done", async |_| functions.running() == 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    send_to(&world, &peers[1], 1).await;
+    let from = world.clock.now();
+    world.until("the other one is called", async |_| functions.running() == 1).await;
+    let took = world.clock.now().since(from);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_of_idle_controllers_are_lent_and_given_back() {
     let world = world(2, 10, None).await;
     let functions: Vec<_> = (0..2).map(|_| functions(Duration::from_millis(100))).collect();

@@ -89,6 +89,8 @@ pub async fn debts_in_pages(subject: &mut impl Subject) {
     assert_eq!(ledger.debts(L1, b, Seq(0), 0).await.unwrap(), []);
     assert_eq!(ledger.debts(L1, ids[1], Seq(0), 9).await.unwrap(), [debt(5, 1)]);
     assert_eq!(ledger.debts(L2, b, Seq(0), 9).await.unwrap(), []);
+    let parked = [(L1, b), (L1, ids[1]), (L2, b)].map(|(lane, id)| ledger.has_parked(lane, id));
+    assert_eq!(futures::future::try_join_all(parked).await.unwrap(), [true, false, false]);
     assert_sums(&ledger).await;
 }
 

@@ -48,6 +48,10 @@ impl State {
         self.debts_of(lane, binding).filter(|o| o.seq > after).take(limit).cloned().collect()
     }
 
+    pub fn has_parked(&self, lane: Lane, binding: BindingId) -> bool {
+        self.debts_of(lane, binding).any(Owed::waits_for_key)
+    }
+
     pub fn log_of(&self, address: Address, binding: Option<BindingId>) -> Vec<(BindingId, LogEntry)> {
         let all = self.log.get(&address).into_iter().flatten();
         let mut lines: Vec<_> = all.filter(|(b, _)| binding.is_none_or(|w| w == *b)).cloned().collect();

@@ -291,6 +291,10 @@ impl Ledger for ModelLedger {
         self.ask(|s| Ok(s.debts(lane, binding, after, limit)))
     }
 
+    async fn has_parked(&self, lane: Lane, binding: BindingId) -> Result<bool, Error> {
+        self.ask(|s| Ok(s.has_parked(lane, binding)))
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         self.change(|s| {
             s.changes += 1;

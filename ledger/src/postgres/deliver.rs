@@ -4,10 +4,10 @@ use bellwire_schemas::{Address, BindingId, Lane, ReplayId, Seq, Timestamp};
 use postgres_types::Type;
 use tokio_postgres::Row;
 
-use super::Shared;
 use super::codec::{Time, unescape};
 use super::fault::misread;
 use super::flush::{BLOCK, big, error_of, lane_number, lines_at, number, offset, place};
+use super::{Shared, one};
 use crate::{DeliveryKey, DueRetries, Error, LogEntry, Owed, OwedReason};
 
 /// Debts that are due, and when to look again.
@@ -58,6 +58,16 @@ pub(super) async fn debts(
         (&rows as _, Type::INT8),
     ];
     shared.pool.ask(&sql, &params).await?.iter().map(owed_at).collect()
+}
+
+/// Whether some debts wait for their key.
+pub(super) async fn has_parked(shared: &Shared, lane: Lane, binding: BindingId) -> Result<bool, Error> {
+    let sql = shared.sql(
+        "select exists (select from bellwire.retry where binding = $1 and lane = $2 and reason in (3, 4))",
+    );
+    let (binding, lane) = (number(binding), lane_number(lane));
+    let params = [(&binding as _, Type::INT4), (&lane as _, Type::INT2)];
+    one(&shared.pool.ask(&sql, &params).await?, 0)
 }
 
 /// A debt out of a row: seq, attempts, next_at, since, error, reason, replay, key.

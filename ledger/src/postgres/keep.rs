@@ -147,6 +147,10 @@ impl Ledger for PostgresLedger {
         deliver::debts(&self.shared, lane, binding, after, limit).await
     }
 
+    async fn has_parked(&self, lane: Lane, binding: BindingId) -> Result<bool, Error> {
+        deliver::has_parked(&self.shared, lane, binding).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         operate::redrive(&self.shared, dead, now).await
     }

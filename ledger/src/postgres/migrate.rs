@@ -33,6 +33,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("cancel", include_str!("../../../migrations/postgres/0012_cancel.sql")),
     ("revisions", include_str!("../../../migrations/postgres/0013_revisions.sql")),
     ("slots", include_str!("../../../migrations/postgres/0014_slots.sql")),
+    ("parked", include_str!("../../../migrations/postgres/0015_parked.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -95,6 +95,14 @@ pub(super) fn debts(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Whether some debts wait for their key.
+pub(super) fn has_parked(reader: &Reader, lane: Lane, binding: BindingId) -> Outcome<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM owed
+        WHERE binding = ?1 AND place BETWEEN ?2 AND ?3 AND reason IN (3, 4))";
+    let (first, last) = places_of(lane);
+    Ok(reader.conn.prepare_cached(sql)?.query_row((binding.0, first, last), |row| row.get(0))?)
+}
+
 /// The delivery log of one event.
 pub(super) fn log(
     reader: &mut Reader,

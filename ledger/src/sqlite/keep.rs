@@ -156,6 +156,10 @@ impl Ledger for SqliteLedger {
         self.ask(move |reader| ask::debts(reader, lane, binding, after, limit)).await
     }
 
+    async fn has_parked(&self, lane: Lane, binding: BindingId) -> Result<bool, Error> {
+        self.ask(move |reader| ask::has_parked(reader, lane, binding)).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         let dead = dead.to_vec();
         self.change(move |book| operate::redrive(book, &dead, now)).await

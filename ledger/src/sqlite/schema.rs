@@ -20,11 +20,12 @@ const PAGE_BYTES: u32 = 8192;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Every step from an empty file to the newest schema. Never edited once released.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("ledger", include_str!("../../../migrations/sqlite/0001_ledger.sql")),
     ("debts", include_str!("../../../migrations/sqlite/0002_debts.sql")),
     ("cancel", include_str!("../../../migrations/sqlite/0003_cancel.sql")),
     ("revisions", include_str!("../../../migrations/sqlite/0004_revisions.sql")),
+    ("parked", include_str!("../../../migrations/sqlite/0005_parked.sql")),
 ];
 
 /// The schema of a ledger file and the newest one this program knows.

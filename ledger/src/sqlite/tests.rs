@@ -107,9 +107,9 @@ async fn other_files_are_left_alone() {
 async fn schemas_and_lanes_are_checked() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("deeper").join("x.db");
-    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 4 });
+    assert_eq!(schema_status(&path).unwrap(), SchemaStatus { current: 0, newest: 5 });
     assert_eq!(migrate(&path).unwrap().current, 0);
-    assert_eq!(migrate(&path).unwrap().current, 4);
+    assert_eq!(migrate(&path).unwrap().current, 5);
     assert!(matches!(SqliteLedger::open_read_only(&path), Err(Error::Incompatible(_))), "never opened");
     SqliteLedger::open(&path, options(3)).unwrap().close().await;
     let Some(Error::Incompatible(text)) = SqliteLedger::open(&path, options(1)).err() else { panic!() };

@@ -120,6 +120,10 @@ impl Ledger for Picky {
         self.0.debts(lane, binding, after, limit).await
     }
 
+    async fn has_parked(&self, lane: Lane, binding: BindingId) -> Result<bool, Error> {
+        self.0.has_parked(lane, binding).await
+    }
+
     async fn redrive(&self, dead: &[DeliveryKey], now: Timestamp) -> Result<u64, Error> {
         self.0.redrive(dead, now).await
     }
