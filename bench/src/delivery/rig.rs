@@ -7,19 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bellwire_dispatcher::{Configuration, Handle, LeaseOptions, Rooms};
+use bellwire_dispatcher::{Configuration, Handle};
 use bellwire_ledger::sqlite::{SqliteLedger, SqliteOptions};
 use bellwire_ledger::{Append, Arrival, Feed, Ledger, NewEvent};
 use bellwire_schemas::service::{BindingSpec, FunctionSpec, Target};
-use bellwire_schemas::{Address, Clock, ControllerId, ErrorInfo, Event, FinalState, Lane};
+use bellwire_schemas::{Address, Clock, ErrorInfo, FinalState, Lane};
 use bellwire_workers::{Answer, Invocation, InvocationResult, Invoker};
-use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::embedded::end_to_end::{binding, function, record};
-use crate::embedded::fresh;
+use crate::embedded::end_to_end::{binding, function, record, rooms};
+use crate::embedded::{event_of, fresh};
 
 /// The source of every binding here.
 pub const SOURCE: &str = "topic.bench";
@@ -79,21 +77,7 @@ pub fn bound(name: &str, change: impl FnOnce(&mut BindingSpec)) -> BindingSpec {
 
 /// An event with a key; `data` is JSON.
 pub fn event(number: u64, key: Option<&str>, data: String) -> NewEvent {
-    NewEvent {
-        source: SOURCE.into(),
-        lane: Lane(1),
-        key: key.map(str::to_owned),
-        dedup: None,
-        event: Arc::new(Event {
-            id: format!("bench-{number}"),
-            source: "topic:bench".into(),
-            kind: "bench.order".into(),
-            time: "2026-01-01T00:00:00Z".into(),
-            datacontenttype: Some("application/json".into()),
-            data: Some(Bytes::from(data)),
-            ..Event::default()
-        }),
-    }
+    event_of(number, Lane(1), key.map(str::to_owned), data)
 }
 
 impl Rig {
@@ -111,18 +95,7 @@ impl Rig {
         let feed = Arc::new(Feed::new(ledger, clock.clone()).await?);
         let (most, count, running) = Default::default();
         let calls = Arc::new(Calls { act, running, most, count });
-        let (live, _) = broadcast::channel(16);
-        let dispatcher = Handle::start(Rooms {
-            feed: Arc::clone(&feed),
-            invoker: Arc::clone(&calls) as _,
-            clock: clock.clone(),
-            controller: ControllerId(Uuid::now_v7()),
-            name: "bench".into(),
-            lease: LeaseOptions::default(),
-            live,
-            event_bytes: 1 << 20,
-            seed: 1,
-        });
+        let dispatcher = Handle::start(rooms(&feed, Arc::clone(&calls) as _, &clock));
         let records = bindings.iter().map(record).collect();
         let records = feed.ledger().declare_bindings(records, clock.now()).await?;
         let define = |spec: &BindingSpec| {

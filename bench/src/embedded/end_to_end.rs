@@ -12,7 +12,7 @@ use bellwire_schemas::service::{
     Batch, BindingSpec, Format, FunctionSpec, Ordering, RequestSpec, Secret, Start, Target, Warm,
 };
 use bellwire_schemas::{BindingId, ByteSize, Clock, ControllerId, FinalState, RetryPolicy};
-use bellwire_workers::{Workers, WorkersConfig};
+use bellwire_workers::{Invoker, Workers, WorkersConfig};
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -117,18 +117,7 @@ impl Rig {
             function.environment.insert("NOTES".into(), Secret::new(notes_file.display().to_string()));
         }
         workers.apply(vec![function.clone()]).await?;
-        let (live, _) = broadcast::channel(16);
-        let dispatcher = Handle::start(Rooms {
-            feed: Arc::clone(&feed),
-            invoker: Arc::clone(&workers) as _,
-            clock: clock.clone(),
-            controller: ControllerId(Uuid::now_v7()),
-            name: "bench".into(),
-            lease: LeaseOptions::default(),
-            live,
-            event_bytes: 1 << 20,
-            seed: 1,
-        });
+        let dispatcher = Handle::start(rooms(&feed, Arc::clone(&workers) as _, &clock));
         let spec = binding();
         let records = feed.ledger().declare_bindings(vec![record(&spec)], clock.now()).await?;
         dispatcher
@@ -220,5 +209,20 @@ pub fn record(spec: &BindingSpec) -> BindingRecord {
         paused: None,
         active: true,
         since: Default::default(),
+    }
+}
+
+/// What the dispatcher of a benchmark is handed.
+pub fn rooms(feed: &Arc<Feed>, invoker: Arc<dyn Invoker>, clock: &Clock) -> Rooms {
+    Rooms {
+        feed: Arc::clone(feed),
+        invoker,
+        clock: clock.clone(),
+        controller: ControllerId(Uuid::now_v7()),
+        name: "bench".into(),
+        lease: LeaseOptions::default(),
+        live: broadcast::channel(16).0,
+        event_bytes: 1 << 20,
+        seed: 1,
     }
 }

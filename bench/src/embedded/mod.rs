@@ -33,10 +33,15 @@ pub async fn run(length: Duration, dir: Option<PathBuf>) -> anyhow::Result<Repor
 /// An event of the size that the figures are about: 300 bytes of JSON.
 fn event(number: u64) -> NewEvent {
     let data = format!("{{\"order\":{number:010},\"note\":\"{}\"}}", "x".repeat(270));
+    event_of(number, Lane(1), None, data)
+}
+
+/// An event of the benchmarks' source; `data` is JSON.
+pub fn event_of(number: u64, lane: Lane, key: Option<String>, data: String) -> NewEvent {
     NewEvent {
         source: SourceName::new("topic.bench"),
-        lane: Lane(1),
-        key: None,
+        lane,
+        key,
         dedup: None,
         event: Arc::new(Event {
             id: format!("bench-{number}"),

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bellwire_connectors::{Intake, Limits};
 use bellwire_ledger::append::lane_of;
 use bellwire_ledger::{Append, Feed, Ledger, NewEvent};
+use bellwire_schemas::Clock;
 use bellwire_schemas::service::SourceSpec;
-use bellwire_schemas::{Clock, Event, SourceName};
-use bytes::Bytes;
 
 use super::{KEYS, Ledgers, Pace, payload};
+use crate::embedded::event_of;
 
 /// How often the count is looked at.
 const LOOK: Duration = Duration::from_millis(2);
@@ -69,19 +69,5 @@ async fn appended(ledger: Arc<dyn Ledger>, events: usize) -> anyhow::Result<f64>
 
 fn event(number: usize, lanes: u16) -> NewEvent {
     let key = format!("k{}", number % KEYS);
-    NewEvent {
-        source: SourceName::new("topic.bench"),
-        lane: lane_of(Some(&key), 0, lanes),
-        key: Some(key),
-        dedup: None,
-        event: Arc::new(Event {
-            id: format!("bench-{number}"),
-            source: "topic:bench".into(),
-            kind: "bench.order".into(),
-            time: "2026-01-01T00:00:00Z".into(),
-            datacontenttype: Some("application/json".into()),
-            data: Some(Bytes::from(payload(number))),
-            ..Event::default()
-        }),
-    }
+    event_of(number as u64, lane_of(Some(&key), 0, lanes), Some(key), payload(number))
 }

@@ -1,7 +1,8 @@
 //! An exact limit of attempts in flight, which can change while they are.
 //!
 //! Where controllers share the ledger, the gate is as large as the slots that this one was granted (`slots.rs`); it notes
-//! what would be needed and calls for more.
+//! what would be needed and calls for more. It is no semaphore of tokio's, because a smaller limit must hold back at once
+//! those who wait already, and a semaphore lets them in before it shrinks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

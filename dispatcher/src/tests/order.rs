@@ -254,8 +254,8 @@ async fn a_slow_key_with_large_events_or_between_others_does_not_stop_the_lane()
     }
 }
 
-/// A key that fails with two behind it; the binding gives its order up when `now` says so.
-async fn gives_order_up(refused: usize, now: impl AsyncFn(&World, DeliveryKey)) {
+/// Functions that fail the event `x-1`, and a binding in order that tries it again much later.
+fn first_fails() -> (Arc<Functions>, BindingSpec) {
     let functions = Functions::new(|call, _| match call.id.as_str() {
         "x-1" => Act::Fail(FailureClass::Function, "ValueError"),
         _ => Act::Answer,
@@ -263,6 +263,12 @@ async fn gives_order_up(refused: usize, now: impl AsyncFn(&World, DeliveryKey)) 
     let mut spec = ordered(1);
     spec.retry.min_delay = Duration::from_secs(3_000);
     spec.retry.max_delay = Duration::from_secs(3_000);
+    (functions, spec)
+}
+
+/// A key that fails with two behind it; the binding gives its order up when `now` says so.
+async fn gives_order_up(refused: usize, now: impl AsyncFn(&World, DeliveryKey)) {
+    let (functions, spec) = first_fails();
     let mut world = World::new(1, functions, vec![spec]).await;
     world.start().await;
     for _ in 0..refused {
@@ -307,13 +313,7 @@ async fn what_is_about_to_be_parked_goes_on_as_well() {
 /// to deliver.
 #[tokio::test(start_paused = true)]
 async fn what_was_parked_by_another_goes_on_in_the_hands_of_an_owner_without_order() {
-    let functions = Functions::new(|call, _| match call.id.as_str() {
-        "x-1" => Act::Fail(FailureClass::Function, "ValueError"),
-        _ => Act::Answer,
-    });
-    let mut spec = ordered(1);
-    spec.retry.min_delay = Duration::from_secs(3_000);
-    spec.retry.max_delay = Duration::from_secs(3_000);
+    let (functions, spec) = first_fails();
     let mut world = World::new(1, Arc::clone(&functions), vec![spec]).await;
     let ana = world.peer(1, Arc::clone(&functions)).await;
     world.until("it has the lane", async |_| ana.owned() == 1).await;
