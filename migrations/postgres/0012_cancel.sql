@@ -377,7 +377,8 @@ begin
 end $fn$;
 
 -- Ends debts as discarded, and asks for it where the cursor has not passed the place yet and the event is there; answers
--- how many these were. `p_error`: the reason as JSON.
+-- how many these were. `p_error`: the reason as JSON. One query finds the events, so that those of an append in several
+-- lanes are all there, or none of them.
 create function bellwire.cancel(p_bindings int[], p_lanes smallint[], p_seqs bigint[], p_now timestamptz, p_error text)
 returns bigint language plpgsql volatile as $fn$
 declare
@@ -388,7 +389,13 @@ declare
   ended bigint := 0;
 begin
   perform bellwire.operate_on(p_lanes);
-  for r in select x.* from unnest(p_bindings, p_lanes, p_seqs) with ordinality x(binding, lane, seq, n) order by x.n loop
+  for r in
+    select x.*, h.accepted_at, h.source, k.key
+    from unnest(p_bindings, p_lanes, p_seqs) with ordinality x(binding, lane, seq, n)
+    left join lateral bellwire.heads(x.lane, array[x.seq]) h on true
+    left join lateral bellwire.keys_at(x.lane, array[x.seq]) k on true
+    order by x.n
+  loop
     delete from bellwire.retry t where t.binding = r.binding and t.lane = r.lane and t.seq = r.seq
       and t.reason <> 7 returning t.counted, t.replay into v_counted, v_replay;
     if found then
@@ -396,18 +403,18 @@ begin
       ended := ended + 1;
       continue;
     end if;
+    continue when r.accepted_at is null;
     select * into s from bellwire.stands(r.lane, array[r.binding]);
     continue when not found or r.seq <= s.mark or exists (
       select from generate_series(1, cardinality(s.done), 2) k where r.seq between s.done[k] and s.done[k + 1]);
     -- What a redrive set aside is met by no other binding.
     insert into bellwire.retry
       (binding, lane, seq, accepted_at, attempts, next_at, since, error, reason, replay, key, counted)
-    select r.binding, r.lane, r.seq, h.accepted_at, 0, p_now, p_now, p_error, 7, null, k.key, false
-    from bellwire.heads(r.lane, array[r.seq]) h
-    join bellwire.keys_at(r.lane, array[r.seq]) k on k.seq = h.seq
-    join bellwire.binding b on b.id = r.binding
-    join bellwire.binding_revision v on v.binding = b.id and v.revision = b.revision and v.source = h.source
-    where not exists (select from bellwire.restored_event e where e.lane = r.lane and e.seq = r.seq)
+    select r.binding, r.lane, r.seq, r.accepted_at, 0, p_now, p_now, p_error, 7, null, r.key, false
+    from bellwire.binding b
+    join bellwire.binding_revision v on v.binding = b.id and v.revision = b.revision and v.source = r.source
+    where b.id = r.binding
+      and not exists (select from bellwire.restored_event e where e.lane = r.lane and e.seq = r.seq)
     on conflict (binding, lane, seq) do nothing;
     ended := ended + found::int;
   end loop;
