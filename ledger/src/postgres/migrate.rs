@@ -34,6 +34,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("revisions", include_str!("../../../migrations/postgres/0013_revisions.sql")),
     ("slots", include_str!("../../../migrations/postgres/0014_slots.sql")),
     ("parked", include_str!("../../../migrations/postgres/0015_parked.sql")),
+    ("dedup", include_str!("../../../migrations/postgres/0016_dedup.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

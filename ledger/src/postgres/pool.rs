@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 
 use super::connect::{Connection, Connector};
 use super::fault::{Fault, Outcome};
+use super::reading::is_gone;
 use crate::Error;
 
 pub(super) use super::connect::Param;
@@ -75,7 +76,8 @@ impl Pool {
         Ok(self.call(sql, params).await?)
     }
 
-    /// Runs one statement that only reads; once more when its connection was lost.
+    /// Runs one statement that only reads; once more when its connection was lost, or a generation that it reads was
+    /// dropped meanwhile.
     ///
     /// # Errors
     /// As [`Pool::query`].
@@ -83,6 +85,7 @@ impl Pool {
         match self.call(sql, params).await {
             Err(Fault::Server { code, .. }) if code.starts_with("57P") || code == "0A000" => {}
             Err(Fault::Lost(_)) => {}
+            Err(fault) if is_gone(&fault) => {}
             other => return Ok(other?),
         }
         Ok(self.call(sql, params).await?)

@@ -13,7 +13,7 @@ pub async fn verify(State(app): State<Reads>) -> Result<Json<Verification>, Prob
     Ok(Json(sums(&app).await?))
 }
 
-/// Adds up arrivals per source and deliveries per binding, all of one moment of the ledger.
+/// Adds up deliveries per binding, all of one moment of the ledger, and arrivals per source, of the moment after.
 ///
 /// # Errors
 /// When the ledger does not answer.

@@ -124,10 +124,26 @@ async fn attempt(shared: &Shared, link: &mut Link, group: Vec<Job>) -> Next {
         Ok(Told::Present(present)) => answer_present(shared, jobs, &tried, &present).await,
         Err(fault) if fault.code() == "BW002" && jobs.len() == 1 => {
             let conflict = conflict(&group, fault);
-            finish(shared, jobs, conflict)
+            refuse_position(shared, jobs.remove(0), &tried[0], conflict).await
         }
         Err(fault) => refused(shared, jobs, fault).await,
     }
+}
+
+/// Refuses an append because its position moved, unless an earlier try of which nothing was heard moved it: that may have
+/// been committed only after the append was looked for.
+async fn refuse_position(shared: &Shared, mut job: Job, tried: &Tried, conflict: Error) -> Next {
+    if job.unknown {
+        match find(shared, &mut job, tried).await {
+            Ok(Some(answer)) => {
+                job.answer(Ok(answer));
+                return Next::Done;
+            }
+            Ok(None) => {}
+            Err(error) => return later(vec![job], &error.to_string()),
+        }
+    }
+    finish(shared, vec![job], conflict)
 }
 
 /// Where each append can be. One whose outcome is unknown is looked for in the generations that have been closed since

@@ -105,7 +105,7 @@ async fn ask(shared: &Shared, asked: &[Asked]) -> Result<Vec<Lane>, Error> {
     let sql = shared.sql("select distinct lane from bellwire.confirm($1, $2, $3)");
     let types = [Type::INT2_ARRAY, Type::INT4_ARRAY, Type::INT8_ARRAY];
     let [a, b, c] = types;
-    let rows = shared.flushes.query(&sql, &[(&lanes, a), (&bindings, b), (&versions, c)]).await?;
+    let rows = shared.flushes.ask(&sql, &[(&lanes, a), (&bindings, b), (&versions, c)]).await?;
     let lost: Vec<i16> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(misread)?;
     let is_lost = |lane: Lane| lost.contains(&lane_number(lane));
     for one in asked.iter().filter(|one| !is_lost(one.lane)) {
@@ -272,10 +272,10 @@ impl Run<'_> {
             }
             "BW011" => self.mend(&fault).await,
             "BW012" => Ok(None),
-            // What its append can meet: a new dedup bucket, another server, the same dedup key at the same moment.
+            // What its append can meet: a new dedup bucket, another server, the same dedup keys at the same moment.
             "BW003" => self.shared.appenders.reload(self.shared).await.map(|()| None),
             "BW008" => self.shared.follow(fault.detail().parse().unwrap_or(0)).await.map(|()| None),
-            "23505" if emits => Ok(None),
+            "23505" | "40001" | "40P01" if emits => Ok(None),
             "BW013" => self.judge().await,
             _ => Err(fault.into()),
         }

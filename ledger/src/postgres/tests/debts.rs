@@ -1,12 +1,11 @@
 //! Very many debts: what is parked slows nothing down, and pages of debts are searches.
 
-use bellwire_schemas::service::Start;
 use bellwire_schemas::{BindingId, Seq};
 
 use super::OnServer;
 use crate::conformance::Subject;
 use crate::conformance::build::*;
-use crate::{DeliveryKey, Ledger, OwedReason};
+use crate::{Ledger, OwedReason};
 
 /// A debt of every place, parked behind a few that are tried again; and debts of other bindings.
 const MANY: &str = "insert into bellwire.retry (binding, lane, seq, accepted_at, attempts, next_at, since, reason, key, counted)
@@ -57,35 +56,4 @@ async fn parked_debts_slow_nothing_down() {
         parked += page.iter().filter(|o| o.reason == OwedReason::Parked).count();
     }
     assert_eq!((after, parked), (Seq(100_000), 99_996));
-}
-
-/// Events of one append, in two lanes, are there together or not at all for who cancels places of both meanwhile.
-#[tokio::test]
-async fn a_cancel_sees_an_append_whole_or_not_at_all() {
-    let subject = OnServer::new(2).await;
-    let ledger = subject.ledger();
-    let b = declare(&ledger, vec![binding("b:orders", Start::Now)]).await[0];
-    ledger.append(batch(vec![event("e1")]), at(1)).await.unwrap();
-    let epoch = own(&ledger, L1).await;
-    flush(&ledger, epoch, share(b, 1, 1).owes(1, 1 << 20)).await;
-    // It waits in the middle of its list.
-    let schema = &subject.options.schema;
-    let holder = subject.connect().await;
-    holder.batch_execute(&format!("begin; select from {schema}.retry for update")).await.unwrap();
-    let keys = [(2, 1), (1, 1), (1, 2)].map(|(lane, seq)| DeliveryKey { binding: b, address: addr(lane, seq) });
-    let cancel = tokio::spawn({
-        let ledger = ledger.clone();
-        async move { ledger.cancel(&keys, "no need", "ana", at(2)).await }
-    });
-    let waits = format!(
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%{schema}\".cancel(%'"
-    );
-    while subject.number(&waits).await == 0 {}
-    let both = batch(vec![event("e2"), event("e3").lane(L2)]);
-    let addresses = ledger.append(both, at(3)).await.unwrap();
-    assert_eq!(addresses.items.len(), 2);
-    holder.batch_execute("commit").await.unwrap();
-    let ended = cancel.await.unwrap().unwrap();
-    assert!(ended == 1 || ended == 3, "{ended}");
-    assert_eq!(ledger.cancel(&keys, "no need", "ana", at(4)).await.unwrap(), 3 - ended);
 }

@@ -15,6 +15,7 @@ mod opening;
 mod outbox;
 mod people;
 mod pooler;
+mod races;
 mod settings;
 mod slots;
 mod stored;
