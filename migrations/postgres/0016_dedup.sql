@@ -91,8 +91,12 @@ begin
 
   -- Before the hashes: who sees the position that a neighbour moved sees the neighbour's hashes too.
   for i in 1 .. coalesce(cardinality(p_shards), 0) loop
-    place := null;
-    select s.ver into place from bellwire.source_position_%1$s s where s.shard = p_shards[i] order by s.ver desc limit 1;
+    if p_shards[i] = p_shards[i - 1] then
+      place := p_vers[i - 1] + 1;
+    else
+      place := null;
+      select s.ver into place from bellwire.source_position_%1$s s where s.shard = p_shards[i] order by s.ver desc limit 1;
+    end if;
     if coalesce(place, 0) <> p_vers[i] then
       raise exception using errcode = 'BW002', message = 'another position', detail = i || ' ' || coalesce(place, 0);
     end if;
