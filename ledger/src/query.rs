@@ -133,18 +133,25 @@ pub struct BindingTotals {
     /// Endings by state, of the events that `accepted` counts; redriven and replayed ones count once, by their last
     /// ending, and not at all while they are owed again.
     pub ended: BTreeMap<FinalState, u64>,
-    /// Events of the binding's source that lie beyond its cursor, counted up to the tail.
+    /// Events of the binding's source that lie beyond its cursor, counted up to the tail, and the debts that were not tried
+    /// so far: those `parked` and `delayed`.
     pub waiting: u64,
-    /// Debt rows of every reason, those `outside` included; requests to cancel what is still waiting are none.
+    /// All other debts: tried, or asked for by an operator. Requests to cancel what is still waiting are none.
     pub retrying: u64,
+    /// Debts that wait for the end of an earlier delivery of their key; counted by `waiting`, too.
+    pub parked: u64,
+    /// Debts, not tried so far, that wait for their time or the end of their burst; counted by `waiting`, too.
+    pub delayed: u64,
     /// Dead letters kept now.
     pub dead_letters: u64,
-    /// When the oldest owed event was accepted: the first one waiting in each lane, and all debts.
+    /// Since when the oldest delivery could have been made: when the first event beyond the cursor in each lane was
+    /// accepted, and those of debts, but for `delayed` ones, which count from the time that they wait for. It lies in
+    /// the future while nothing else is owed.
     pub oldest_owed: Option<Timestamp>,
     /// Events of its source accepted from its start on (from the last change of its source, if it had one). The sum
     /// that `verify` proves: `accepted = ended + waiting + retrying - outside`.
     pub accepted: u64,
-    /// Debt rows of events that `accepted` does not count: replayed from before its start or from another source.
+    /// Debts, of every reason, whose events `accepted` does not count: replayed from before its start or from another source.
     pub outside: u64,
 }
 

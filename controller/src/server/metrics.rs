@@ -158,9 +158,11 @@ fn bindings(out: &mut Text, status: &Status) {
     }
     type Gauge = (&'static str, &'static str, fn(&bellwire_schemas::api::BindingStatus) -> f64);
     let gauges: [Gauge; 6] = [
-        ("bellwire_binding_waiting", "Events beyond the binding's cursor.", |b| b.waiting as f64),
+        ("bellwire_binding_waiting", "Deliveries owed and not tried so far.", |b| b.waiting as f64),
         ("bellwire_binding_running", "Deliveries in flight.", |b| b.running as f64),
-        ("bellwire_binding_retrying", "Deliveries that wait for another attempt.", |b| b.retrying as f64),
+        ("bellwire_binding_retrying", "Deliveries owed that were tried, or asked for by an operator.", |b| {
+            b.retrying as f64
+        }),
         ("bellwire_binding_up", "1 while the binding delivers.", |b| f64::from(u8::from(b.state == "ok"))),
         ("bellwire_binding_breaker_open", "1 while its target is left alone but for probes.", |b| {
             f64::from(u8::from(b.reason.as_deref() == Some("breaker-open")))
@@ -178,7 +180,7 @@ fn bindings(out: &mut Text, status: &Status) {
     out.family(
         "bellwire_binding_oldest_owed_timestamp_seconds",
         "gauge",
-        "When the oldest owed event was accepted.",
+        "When the oldest owed event was accepted, or the time came that it had asked for.",
     );
     for binding in &status.bindings {
         if let Some(at) = binding.oldest_owed_at {

@@ -222,7 +222,7 @@ impl Replayer {
     ) -> Result<bool, Error> {
         let ledger = self.rooms.ledger();
         record.version += 1;
-        let open = ledger.totals().await?.get(&binding.id).map_or(0, |totals| totals.retrying);
+        let open = ledger.totals().await?.get(&binding.id).map_or(0, |t| t.retrying + t.parked + t.delayed);
         let room = usize::try_from(MAX_OUTSTANDING.saturating_sub(open)).unwrap_or(0);
         if room == 0 {
             return Ok(false);

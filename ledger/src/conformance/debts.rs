@@ -6,7 +6,7 @@ use bellwire_schemas::{FinalState, Seq, Timestamp};
 
 use super::Subject;
 use super::build::*;
-use crate::{DeliveryQuery, Owed, OwedKind, OwedReason};
+use crate::{BindingTotals, DeliveryQuery, Owed, OwedKind, OwedReason};
 
 /// A debt of this reason, of an event with this key.
 fn waits(seq: u64, next: i64, reason: OwedReason, key: &str) -> Owed {
@@ -126,7 +126,53 @@ pub async fn parked_debts_are_never_due(subject: &mut impl Subject) {
     flush(&ledger, epoch, part).await;
     let due = ledger.due(L1, b, at(100), 9).await.unwrap();
     assert_eq!((seqs(&due), due.next_at), (vec![3, 5, 6, 2], None));
-    assert_eq!(ledger.totals().await.unwrap()[&b].retrying, 5);
+    assert_sums(&ledger).await;
+}
+
+/// Debts that were not tried wait, as what lies behind the cursor does, and those of a later time are old from then on only.
+pub async fn debts_not_tried_are_no_retries(subject: &mut impl Subject) {
+    let ledger = subject.ledger();
+    let b = declare(&ledger, vec![binding("b:orders", Start::Now)]).await[0];
+    fill(&ledger, 0, 3).await;
+    let epoch = own(&ledger, L1).await;
+    let mut part = share(b, 1, 3);
+    part.owed = vec![
+        waits(1, 500, OwedReason::Delayed, ""),
+        waits(2, 400, OwedReason::Debounced, "k"),
+        waits(3, 600, OwedReason::Delayed, "k"),
+    ];
+    flush(&ledger, epoch, part).await;
+    let delayed = BindingTotals {
+        waiting: 3,
+        delayed: 3,
+        oldest_owed: Some(at(400)),
+        accepted: 3,
+        ..BindingTotals::default()
+    };
+    assert_eq!(ledger.totals().await.unwrap()[&b], delayed);
+    fill(&ledger, 3, 4).await;
+    let mut part = share(b, 2, 6);
+    part.owed = vec![
+        waits(4, 5, OwedReason::Parked, "k"),
+        Owed { attempts: 3, ..waits(5, 5, OwedReason::Blocked, "k") },
+        debt(6, 50),
+    ];
+    flush(&ledger, epoch, part).await;
+    let mixed = BindingTotals {
+        waiting: 5,
+        retrying: 2,
+        parked: 1,
+        oldest_owed: Some(at(3)),
+        accepted: 7,
+        ..delayed
+    };
+    assert_eq!(ledger.totals().await.unwrap()[&b], mixed);
+    // The time of one has come, it was tried and failed.
+    flush(&ledger, epoch, share(b, 3, 6).owes(1, 900)).await;
+    subject.reopen().await;
+    let ledger = subject.ledger();
+    let tried = BindingTotals { waiting: 4, retrying: 3, delayed: 2, oldest_owed: Some(at(0)), ..mixed };
+    assert_eq!(ledger.totals().await.unwrap()[&b], tried);
     assert_sums(&ledger).await;
 }
 

@@ -72,7 +72,7 @@ macro_rules! suite {
             flush_is_fenced flush_is_idempotent_by_version broken_flushes_write_nothing due_in_order
             log_of_an_event endings_remove_debts);
         $crate::conformance::suite!(@ $subject, debts: debts_have_keys debts_in_pages parked_debts_are_never_due
-            owed_deliveries_by_selector);
+            debts_not_tried_are_no_retries owed_deliveries_by_selector);
         $crate::conformance::suite!(@ $subject, cancel: blocked_debts_are_redriven every_debt_is_given_up
             requests_wait_for_the_cursor cancelled_debts_stay_cancelled given_up_debts_are_owed_no_more
             requests_hold_nothing);

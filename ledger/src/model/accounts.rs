@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bellwire_schemas::{Address, BindingId, Lane};
 
 use super::state::State;
-use crate::{BindingTotals, DeliveryKey, Error, StoredEvent};
+use crate::{BindingTotals, DeliveryKey, Error, OwedReason, StoredEvent};
 
 impl State {
     /// Counts the kept events of a binding's source from where it starts, and nothing else.
@@ -95,13 +95,20 @@ impl State {
                 *totals.ended.entry(*state).or_default() += 1;
             }
         }
-        for key in self.owed.keys().filter(|k| k.binding == id && !self.is_request(k)) {
-            totals.retrying += 1;
+        let accepted_at = |address: Address| self.event(address).map(|e| e.accepted_at);
+        for (key, owed) in self.owed.iter().filter(|(k, _)| k.binding == id && !self.is_request(k)) {
+            let (count, since) = match owed.reason {
+                OwedReason::Parked => (&mut totals.parked, accepted_at(key.address)),
+                OwedReason::Delayed | OwedReason::Debounced => (&mut totals.delayed, Some(owed.next_at)),
+                _ => (&mut totals.retrying, accepted_at(key.address)),
+            };
+            *count += 1;
             totals.outside += u64::from(!self.counted.contains(key));
-            oldest.push(key.address);
+            oldest.extend(since);
         }
-        oldest.extend(first_waiting.values());
-        totals.oldest_owed = oldest.iter().filter_map(|a| self.event(*a)).map(|e| e.accepted_at).min();
+        totals.waiting += totals.parked + totals.delayed;
+        oldest.extend(first_waiting.into_values().filter_map(accepted_at));
+        totals.oldest_owed = oldest.into_iter().min();
         totals
     }
 }

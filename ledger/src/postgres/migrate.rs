@@ -35,6 +35,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("slots", include_str!("../../../migrations/postgres/0014_slots.sql")),
     ("parked", include_str!("../../../migrations/postgres/0015_parked.sql")),
     ("dedup", include_str!("../../../migrations/postgres/0016_dedup.sql")),
+    ("totals", include_str!("../../../migrations/postgres/0017_totals.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

@@ -1,5 +1,5 @@
 //! The accounts: totals and arrivals, each worked out by the database from one snapshot, see
-//! `migrations/postgres/0006_accounts.sql`.
+//! `migrations/postgres/0006_accounts.sql` and `0017_totals.sql`.
 //!
 //! What is asked about `only bellwire.event_batch` is always so: naming it lets the question wait for a generation that is
 //! being dropped before it takes its snapshot. Otherwise the snapshot would have the sums from before, and the tables
@@ -27,8 +27,8 @@ const STATES: [FinalState; 5] = [
 /// Totals of every binding, all of one moment.
 pub(super) async fn totals(shared: &Shared) -> Result<BTreeMap<BindingId, BindingTotals>, Error> {
     let sql = shared.sql(
-        "select binding, ended, waiting, retrying, dead_letters, oldest_owed, accepted, outside
-         from bellwire.totals() where not exists (select from only bellwire.event_batch)",
+        "select binding, ended, waiting, retrying, dead_letters, oldest_owed, accepted, outside, parked, delayed
+         from bellwire.accounts() where not exists (select from only bellwire.event_batch)",
     );
     let rows = shared.pool.ask(&sql, &[]).await?;
     rows.iter()
@@ -51,6 +51,8 @@ fn totals_of(row: &Row) -> Result<BindingTotals, Error> {
         oldest_owed: row.try_get::<_, Option<Time>>(5).map_err(misread)?.map(|time| time.0),
         accepted: count_at(row, 6)?,
         outside: count_at(row, 7)?,
+        parked: count_at(row, 8)?,
+        delayed: count_at(row, 9)?,
     })
 }
 

@@ -56,8 +56,11 @@ fn ended(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Out
 
 fn debts(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Outcome<()> {
     let mut statement = reader.conn.prepare_cached(
-        "SELECT count(*), coalesce(sum(counted = 0), 0), min(accepted_at),
-           (SELECT count(*) FROM dead_letter WHERE binding = ?1) FROM owed WHERE binding = ?1 AND reason <> 7",
+        "SELECT coalesce(sum(reason NOT IN (3, 5, 6)), 0), coalesce(sum(counted = 0), 0),
+           min(CASE WHEN reason IN (5, 6) THEN next_at ELSE accepted_at END),
+           (SELECT count(*) FROM dead_letter WHERE binding = ?1),
+           coalesce(sum(reason = 3), 0), coalesce(sum(reason IN (5, 6)), 0)
+         FROM owed WHERE binding = ?1 AND reason <> 7",
     )?;
     let mut rows = statement.query([binding.0])?;
     if let Some(row) = rows.next()? {
@@ -65,6 +68,9 @@ fn debts(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Out
         totals.outside = row.get(1)?;
         totals.oldest_owed = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros);
         totals.dead_letters = row.get(3)?;
+        totals.parked = row.get(4)?;
+        totals.delayed = row.get(5)?;
+        totals.waiting = totals.parked + totals.delayed;
     }
     Ok(())
 }

@@ -108,9 +108,9 @@ pub struct BindingStatus {
     pub revision: u32,
     /// Deliveries in flight.
     pub running: u64,
-    /// Events beyond the cursor.
+    /// Events beyond the cursor, and debts that were not tried so far: parked, delayed, debounced.
     pub waiting: u64,
-    /// Debts: retries, redrives, replays.
+    /// All other debts: retries, redrives, replays, what blocks its key.
     pub retrying: u64,
     /// Deliveries that ended so.
     pub delivered: u64,
@@ -122,7 +122,7 @@ pub struct BindingStatus {
     pub dead: u64,
     /// Deliveries that ended so.
     pub discarded: u64,
-    /// When the oldest owed event was accepted.
+    /// When the oldest owed event was accepted, or the time came that it had asked for.
     pub oldest_owed_at: Option<Timestamp>,
     /// Who paused it, since when and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]

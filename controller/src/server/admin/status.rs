@@ -103,6 +103,7 @@ fn bindings(
 ) -> Vec<BindingStatus> {
     let live: BTreeMap<_, _> = app.dispatcher.bindings().into_iter().map(|b| (b.id, b)).collect();
     let none = BindingTotals::default();
+    let now = app.clock.now();
     records
         .iter()
         .map(|record| {
@@ -131,11 +132,14 @@ fn bindings(
                 expired: ended(FinalState::Expired),
                 dead: ended(FinalState::Dead),
                 discarded: ended(FinalState::Discarded),
-                oldest_owed_at: totals.oldest_owed,
+                // In the future while nothing is owed but what waits for its time.
+                oldest_owed_at: totals.oldest_owed.filter(|at| *at <= now),
                 pause: record.paused.as_ref().map(pause_view),
                 open_since: live.and_then(|l| l.open_since),
                 next_probe_at: live.and_then(|l| l.next_probe_at),
-                drains_by: app.dispatcher.drains_by(record.id, totals.waiting + totals.retrying),
+                drains_by: app
+                    .dispatcher
+                    .drains_by(record.id, totals.waiting + totals.retrying - totals.delayed),
                 limit: live.and_then(|l| l.limit),
             }
         })
