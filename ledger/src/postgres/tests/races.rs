@@ -154,7 +154,7 @@ async fn accounts_are_whole_while_a_generation_goes() {
                 tokio::join!(ledger.totals(), ledger.arrivals(), of_binding.0, of_binding.1)
             }
         });
-        until_waiting(&subject, "totals(", 1).await;
+        until_waiting(&subject, "accounts(", 1).await;
         until_waiting(&subject, "arrivals(", 1).await;
         holder.batch_execute(if round < 2 { "rollback" } else { "commit" }).await.unwrap();
         let (totals, arrivals, checkpoint, log) = asked.await.unwrap();
