@@ -10,7 +10,7 @@
 //!
 //! Read `decide.rs` first, then `cursor.rs`, `runner/mod.rs` (one binding in one lane), `lane/mod.rs` (a lane and its
 //! flusher), `lease/mod.rs` (which lanes are ours) and `handle.rs` (what the controller holds). `replay/` and
-//! `explain.rs` serve operators.
+//! `explain/` serve operators.
 
 mod binding;
 pub mod conformance;

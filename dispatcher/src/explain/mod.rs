@@ -1,4 +1,8 @@
 //! Why one event was, or was not, delivered: from the ledger's log and debts, and from what the runners do now.
+//!
+//! It changes nothing and asks no runner: what they do stands on their boards. `words.rs` names what is owed.
+
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +16,7 @@ use serde_json::Value;
 
 use crate::decide::DeadReason;
 use crate::handle::Handle;
+pub use words::{held, owed_words, words};
 
 /// Explains one event. Without a handle (a ledger looked at after the fact) what waits is called `waiting`.
 /// `Ok(None)`: no event lies there.
@@ -254,20 +259,6 @@ impl Case<'_> {
             group: finding.group,
             attempts: log.iter().filter(|entry| entry.attempt > 0).map(attempt).collect(),
         }
-    }
-}
-
-/// The state and the reason code of a debt, as lists and explanations show them.
-pub const fn words(reason: &OwedReason) -> (&'static str, &'static str) {
-    match reason {
-        OwedReason::Retry => ("retrying", "retry"),
-        OwedReason::Redrive => ("retrying", "redrive"),
-        OwedReason::Replay(_) => ("retrying", "replay"),
-        OwedReason::Parked => ("parked", "key-parked"),
-        OwedReason::Blocked => ("parked", "key-blocked"),
-        OwedReason::Delayed => ("waiting", "deliver-at"),
-        OwedReason::Debounced => ("waiting", "debounce"),
-        OwedReason::Cancelled => ("waiting", "cancel-requested"),
     }
 }
 
