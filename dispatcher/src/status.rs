@@ -7,7 +7,7 @@ use bellwire_schemas::{
     Address, BindingId, BindingName, ControllerId, Epoch, ErrorInfo, FunctionName, Lane, Timestamp,
 };
 
-use crate::binding::{Binding, Held};
+use crate::binding::{Binding, Held, Hold};
 use crate::handle::{Handle, lock};
 
 /// One binding now.
@@ -21,7 +21,8 @@ pub struct BindingLive {
     pub state: &'static str,
     /// Why, when it is not `ok`: `binding-paused`, `binding-disabled`, `binding-inactive`, `function-unknown`,
     /// `function-cannot-start`, `throttled`, `destination-unavailable`, `breaker-open`,
-    /// `ledger-unavailable`, `cursor-span`, `parked-limit`, `no-progress`.
+    /// `ledger-unavailable`, `cursor-span`, `parked-limit`, `no-progress`. With `ok`: `rate`, while its rate holds some
+    /// back.
     pub reason: Option<&'static str>,
     /// The same for people.
     pub detail: Option<String>,
@@ -167,12 +168,13 @@ fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
     let faces: Vec<_> = binding.boards().into_iter().map(|(lane, board)| (lane, board.face())).collect();
     let running = faces
         .iter()
-        .flat_map(|(lane, face)| face.running.iter().map(|seq| Address::new(*lane, *seq)))
+        .flat_map(|(lane, face)| face.running.keys().map(|seq| Address::new(*lane, *seq)))
         .collect();
     let wait = plan.target.waiting();
     let trouble = faces.iter().find_map(|(_, face)| face.trouble.clone().or_else(|| face.unread.clone()));
     let trouble = trouble.or_else(|| lease.map(str::to_owned));
     let stalled = faces.iter().find_map(|(_, face)| face.stalled);
+    let is_rated = faces.iter().any(|(_, face)| matches!(face.hold, Some(Hold::Rate(_))));
     let still = faces.iter().find_map(|(lane, face)| Some((*lane, face.no_progress?)));
     let (state, reason, detail) = match (plan.held(), &wait) {
         (Some(Held::Inactive), _) => ("inactive", Some(Held::Inactive.as_str()), None),
@@ -196,6 +198,7 @@ fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
             stalled,
             Some("a delivery far behind does not end; reading on would not be safe".into()),
         ),
+        _ if is_rated => ("ok", Some("rate"), plan.spec.rate.map(|rate| format!("limited by rate {rate}"))),
         _ => ("ok", None, None),
     };
     let due = faces.iter().filter_map(|(_, face)| face.next_due).min();
@@ -217,7 +220,7 @@ fn live(binding: &Binding, lease: Option<&str>) -> BindingLive {
     }
 }
 
-fn pause_detail(pause: &Pause) -> String {
+pub(crate) fn pause_detail(pause: &Pause) -> String {
     let reason = if pause.reason.is_empty() { String::new() } else { format!(" (\"{}\")", pause.reason) };
     format!("since {} by {}{reason}", pause.since, pause.by)
 }

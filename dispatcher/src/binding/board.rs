@@ -1,6 +1,6 @@
 //! What others may see of the runner of one lane, without asking it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +27,16 @@ struct Beat {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Face {
-    /// Places with an attempt in flight.
-    pub(crate) running: BTreeSet<Seq>,
+    /// Places with an attempt in flight, and the line of each.
+    pub(crate) running: BTreeMap<Seq, u64>,
     /// When the next debt is due, if one is known.
     pub(crate) next_due: Option<Timestamp>,
     /// Everything up to here is finished or owed.
     pub(crate) mark: Seq,
+    /// Everything up to here was read.
+    pub(crate) read: Seq,
+    /// What kept it from starting more when it last tried.
+    pub(crate) hold: Option<Hold>,
     /// Outcomes that the ledger has not confirmed yet.
     pub(crate) unflushed: usize,
     /// Matching deliveries in memory that have no slot.
@@ -49,13 +53,28 @@ pub(crate) struct Face {
     pub(crate) unread: Option<String>,
 }
 
+/// Why a runner that has something to start does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// The batch is not full and may wait until then.
+    Window(Timestamp),
+    /// The rate allows the next one then.
+    Rate(Timestamp),
+    /// No slot is free.
+    Slots,
+    /// The function may not be called, or not by more at once.
+    Function,
+    /// Too many outcomes wait for the ledger.
+    Unflushed,
+}
+
 impl Board {
     pub(crate) fn face(&self) -> Face {
         self.lock().clone()
     }
 
     pub(crate) fn is_running(&self, seq: Seq) -> bool {
-        self.lock().running.contains(&seq)
+        self.lock().running.contains_key(&seq)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Face)) {

@@ -44,6 +44,15 @@ pub(crate) struct Look {
     pub(crate) is_short: bool,
 }
 
+/// A gate that lets nobody in now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// How many may be inside here.
+    pub(crate) size: u32,
+    /// How many at all controllers together.
+    pub(crate) most: u32,
+}
+
 impl Gate {
     /// Lets nobody in yet. `hungry`: the limit is shared, and this is told when more of it is wanted.
     pub(crate) fn new(hungry: Option<Arc<Notify>>) -> Self {
@@ -118,6 +127,12 @@ impl Gate {
     /// Its size, where the limit is shared.
     pub(crate) fn granted(&self) -> Option<u32> {
         self.hungry.as_ref().map(|_| self.lock().size)
+    }
+
+    /// Its size, when nobody more gets in.
+    pub(crate) fn full(&self) -> Option<Full> {
+        let State { most, size, inside, .. } = *self.lock();
+        most.filter(|_| inside >= size).map(|most| Full { size, most })
     }
 
     /// How many are inside.

@@ -29,8 +29,8 @@ use crate::decide::Policy;
 use crate::runner::Singles;
 use crate::shape::Receiver;
 
-pub(crate) use board::Board;
-pub(crate) use gate::{Gate, Look, Slot};
+pub(crate) use board::{Board, Face, Hold};
+pub(crate) use gate::{Full, Gate, Look, Slot};
 pub(crate) use meter::Meter;
 use pace::Pace;
 pub(crate) use target::{Admit, Pass, Target};

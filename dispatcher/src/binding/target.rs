@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bellwire_schemas::live::Fact;
 use bellwire_schemas::service::FunctionSpec;
@@ -79,6 +80,11 @@ impl Target {
 
     pub(crate) fn is_known(&self) -> bool {
         self.lock().spec.is_some()
+    }
+
+    /// How long one call may take, once the function is known.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.lock().spec.as_ref().map(|spec| spec.timeout)
     }
 
     pub(crate) fn waiting(&self) -> Option<Wait> {

@@ -1,7 +1,9 @@
 //! Why one event was, or was not, delivered: from the ledger's log and debts, and from what the runners do now.
 //!
-//! It changes nothing and asks no runner: what they do stands on their boards. `words.rs` names what is owed.
+//! It changes nothing and asks no runner: what they do stands on their boards. `waits.rs` finds what
+//! holds one back, `words.rs` names what is owed.
 
+mod waits;
 mod words;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,8 @@ use serde_json::Value;
 
 use crate::decide::DeadReason;
 use crate::handle::Handle;
+use crate::status::{BindingLive, pause_detail};
+use waits::{Cause, IN_TURN, Place};
 pub use words::{held, owed_words, words};
 
 /// Explains one event. Without a handle (a ledger looked at after the fact) what waits is called `waiting`.
@@ -72,6 +76,7 @@ struct Finding {
     reason: Option<&'static str>,
     detail: Option<String>,
     ended_at: Option<Timestamp>,
+    held_since: Option<Timestamp>,
     next_attempt_at: Option<Timestamp>,
     waits_for: Option<String>,
     group: Option<String>,
@@ -98,7 +103,7 @@ impl Case<'_> {
         } else {
             let seq = self.stored.address.seq;
             let passed = self.ledger.checkpoint(self.stored.address.lane, self.record.id).await?.passed(seq);
-            if passed || !self.record.active || self.record.source != self.stored.source {
+            if passed || self.record.source != self.stored.source {
                 return Ok(None);
             }
             self.waiting()
@@ -106,68 +111,107 @@ impl Case<'_> {
         Ok(Some(self.view(finding, &log)))
     }
 
-    /// Held back by the binding or its function, in the words of the status; otherwise as given.
-    fn held_or(&self, otherwise: Finding) -> Finding {
-        if let Some(pause) = &self.record.paused {
-            let reason =
-                if pause.reason.is_empty() { String::new() } else { format!(" (\"{}\")", pause.reason) };
-            let detail = format!("since {} by {}{reason}", pause.since, pause.by);
-            return Finding {
-                state: "paused",
-                reason: Some("binding-paused"),
-                detail: Some(detail),
-                waits_for: Some(self.record.name.to_string()),
-                ..otherwise
-            };
-        }
-        let Some(live) = self.handle.and_then(|h| h.binding_live(self.record.id)) else { return otherwise };
-        match live.state {
-            "paused" | "inactive" => Finding {
-                state: "paused",
-                reason: live.reason,
-                detail: live.detail,
-                waits_for: Some(self.record.name.to_string()),
-                ..otherwise
-            },
-            "waiting" => Finding {
-                reason: live.reason,
-                detail: live.detail,
-                next_attempt_at: otherwise.next_attempt_at.max(live.next_at),
-                waits_for: Some(match live.reason {
-                    Some("ledger-unavailable" | "cursor-span") => self.record.name.to_string(),
-                    _ => self.record.function.to_string(),
-                }),
-                ..otherwise
-            },
-            _ => otherwise,
-        }
-    }
-
+    /// What nobody has tried yet.
     fn waiting(&self) -> Finding {
-        let mut finding = Finding { state: "waiting", ..Finding::default() };
-        if self.handle.is_some() {
-            finding.reason = Some("concurrency");
-            finding.waits_for = Some(self.record.function.to_string());
+        let finding = Finding { state: "waiting", ..Finding::default() };
+        let live = self.live();
+        match held(self.record, live.as_ref()) {
+            Some(reason) => self.held(reason, finding),
+            None => self.because(self.place().and_then(|place| place.cause()), finding),
         }
-        self.held_or(finding)
     }
 
     fn owed(&self, owed: &Owed) -> Finding {
-        let (state, reason) = words(&owed.reason);
-        let (next_attempt_at, waits_for) = match (&owed.reason, &owed.key) {
-            (OwedReason::Parked, Some(key)) => (None, Some(format!("key {key}"))),
-            (OwedReason::Parked | OwedReason::Blocked | OwedReason::Cancelled, _) => (None, None),
-            _ => (Some(owed.next_at), None),
+        let live = self.live();
+        let held = held(self.record, live.as_ref());
+        let (state, reason) = owed_words(&owed.reason, held);
+        let detail = owed.error.as_ref().map(ErrorInfo::headline);
+        let next_attempt_at = Some(owed.next_at).filter(|at| *at > self.now && state == "paused");
+        let finding = Finding { state, reason: Some(reason), detail, next_attempt_at, ..Finding::default() };
+        match (&owed.reason, held) {
+            (OwedReason::Cancelled, _) => self.cancelled(owed, held),
+            (OwedReason::Blocked, _) => finding,
+            (_, Some(held)) => self.held(held, finding),
+            (OwedReason::Parked, None) => {
+                Finding { waits_for: owed.key.as_ref().map(|key| format!("key {key}")), ..finding }
+            }
+            _ => self.timed(owed.next_at, finding),
+        }
+    }
+
+    /// A debt that has its time: what is in force then is not known, so only what surely lasts longer is named.
+    fn timed(&self, at: Timestamp, finding: Finding) -> Finding {
+        let is_due = at <= self.now;
+        let cause = self.place().and_then(|place| match is_due {
+            true => place.cause().filter(|cause| cause.reason != IN_TURN),
+            false => place.condition().filter(|cause| cause.until.is_none_or(|until| until > at)),
+        });
+        let waits_for = is_due.then(|| self.record.function.to_string());
+        self.because(cause, Finding { next_attempt_at: Some(at), waits_for, ..finding })
+    }
+
+    fn because(&self, cause: Option<Cause>, finding: Finding) -> Finding {
+        let Some(cause) = cause else { return finding };
+        Finding {
+            reason: Some(cause.reason),
+            detail: cause.detail.or(finding.detail),
+            held_since: cause.since,
+            next_attempt_at: finding.next_attempt_at.max(cause.until),
+            waits_for: cause.waits_for,
+            behind: cause.behind,
+            ..finding
+        }
+    }
+
+    /// Of a binding that takes nothing on.
+    fn held(&self, reason: &'static str, finding: Finding) -> Finding {
+        let pause = self.record.paused.as_ref().filter(|_| reason == "binding-paused");
+        let detail = match pause {
+            Some(pause) => Some(pause_detail(pause)),
+            None if self.record.active => Some("enabled: false in the configuration".into()),
+            None => Some("the configuration has this binding no more".into()),
         };
-        let overdue = owed.next_at <= self.now;
-        self.held_or(Finding {
+        Finding {
+            state: "paused",
+            reason: Some(reason),
+            detail,
+            held_since: pause.map(|pause| pause.since),
+            waits_for: Some(self.record.name.to_string()),
+            ..finding
+        }
+    }
+
+    /// Given up by an operator, and not ended yet.
+    fn cancelled(&self, owed: &Owed, held: Option<&'static str>) -> Finding {
+        let (state, reason) = owed_words(&owed.reason, held);
+        let elsewhere = self.place().and_then(|place| place.elsewhere());
+        let ends = match (held, &elsewhere) {
+            (Some("binding-paused"), _) => "and ends when the binding is resumed".to_owned(),
+            (Some(_), _) => "and ends when the configuration takes the binding up again".to_owned(),
+            (None, Some(cause)) => {
+                format!("and ends when {} hears of it", cause.waits_for.as_deref().unwrap_or("its lane"))
+            }
+            (None, None) => "and ends in a moment".to_owned(),
+        };
+        let why = owed.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
+        let waits_for = held.map(|_| self.record.name.to_string());
+        Finding {
             state,
             reason: Some(reason),
-            detail: owed.error.as_ref().map(ErrorInfo::headline),
-            next_attempt_at,
-            waits_for: waits_for.or_else(|| overdue.then(|| self.record.function.to_string())),
+            detail: Some(format!("cancelled at {} {ends}{why}", owed.next_at)),
+            held_since: Some(owed.next_at),
+            waits_for: waits_for.or_else(|| elsewhere.and_then(|cause| cause.waits_for)),
             ..Finding::default()
-        })
+        }
+    }
+
+    fn live(&self) -> Option<BindingLive> {
+        self.handle.and_then(|handle| handle.binding_live(self.record.id))
+    }
+
+    fn place(&self) -> Option<Place<'_>> {
+        let (address, key) = (self.stored.address, self.stored.key.as_deref());
+        self.handle.map(|handle| Place { handle, record: self.record, address, key, now: self.now })
     }
 
     /// Names the deliveries of the same key that this one waits behind, or that wait behind it.
@@ -251,6 +295,7 @@ impl Case<'_> {
             revision: last.map_or(self.record.revision, |entry| entry.revision),
             version: log.iter().rev().map(|e| &e.version).find(|version| !version.is_empty()).cloned(),
             ended_at: finding.ended_at,
+            held_since: finding.held_since,
             next_attempt_at: finding.next_attempt_at,
             waits_for: finding.waits_for,
             behind: finding.behind,

@@ -11,7 +11,7 @@ use super::Runner;
 use super::attempt::{Permits, Right, attempt, expire};
 use super::part::MAX_UNFLUSHED;
 use super::queue::{Job, Room};
-use crate::binding::{Admit, Binding, Pass, Target};
+use crate::binding::{Admit, Binding, Hold, Pass, Target};
 use crate::decide::{Admission, Candidate, admit};
 
 /// An attempt that is out.
@@ -26,7 +26,7 @@ pub(super) struct Flight {
 impl Runner {
     /// Starts as many attempts as there are slots for.
     pub(super) fn launch(&mut self) {
-        (self.probe_at, self.wake_at) = (None, None);
+        (self.probe_at, self.wake_at, self.hold) = (None, None, None);
         while self.is_taking() && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED {
             let now = self.scope.rooms.clock.now();
             if !self.queue.has_ready(now) {
@@ -34,11 +34,14 @@ impl Runner {
                 break;
             }
             let Some(room) = self.room(now) else { break };
-            let Some(permits) = self.permits() else { return };
+            let Some(permits) = self.permits() else {
+                self.hold = Some(Hold::Slots);
+                return;
+            };
             match self.plan.target.admit() {
                 Admit::Go(pass) => self.start(room, (pass, permits), now),
                 Admit::Later(at) => {
-                    self.probe_at = at;
+                    (self.probe_at, self.hold) = (at, Some(Hold::Function));
                     break;
                 }
             }
@@ -62,13 +65,14 @@ impl Runner {
         let mut room = Room { events: batch.size as usize, bytes, bisect: batch.bisect };
         let goes = self.is_window_over(now) || (self.queue.may_fill(room) && self.fills(room, now));
         if !goes {
+            self.hold = self.wake_at.map(Hold::Window);
             return None;
         }
         if let Some(rate) = self.plan.spec.rate {
             match self.binding.meter.allowance(rate, self.binding.share(), room.events, now) {
                 Ok(events) => room.events = events,
                 Err(at) => {
-                    self.wake_at = Some(at);
+                    (self.wake_at, self.hold) = (Some(at), Some(Hold::Rate(at)));
                     return None;
                 }
             }
@@ -116,7 +120,7 @@ impl Runner {
             self.permits = Some(permits);
             return;
         }
-        self.board.update(|face| face.running.extend(jobs.iter().map(|job| job.address.seq)));
+        self.board.update(|face| face.running.extend(jobs.iter().map(|job| (job.address.seq, job.line))));
         if self.plan.spec.rate.is_some() {
             self.binding.meter.spend(jobs.len());
         }

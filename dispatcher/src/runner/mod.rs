@@ -32,7 +32,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::binding::{Binding, Board, Plan};
+use crate::binding::{Binding, Board, Hold, Plan};
 use crate::cursor::Cursor;
 use crate::lane::{Request, Scope, Stop};
 use admit::Burst;
@@ -43,6 +43,7 @@ use queue::{Queue, Stream};
 
 pub use part::MAX_UNFLUSHED;
 use part::{Part, Sent};
+pub(crate) use queue::line_of;
 
 /// A cursor that moved over other sources' events is written at the latest after this long.
 const MARK_LINGER: Duration = Duration::from_secs(1);
@@ -86,6 +87,8 @@ pub(crate) struct Runner {
     ready_since: Option<Timestamp>,
     /// When a batch is full enough, or the rate allows another.
     wake_at: Option<Timestamp>,
+    /// What the last launch stopped at.
+    hold: Option<Hold>,
     /// When to ask the ledger for debts.
     due_at: Option<Timestamp>,
     /// When the function may be probed.
@@ -132,6 +135,7 @@ impl Runner {
             retries: HashMap::new(),
             ready_since: None,
             wake_at: None,
+            hold: None,
             cuts: HashMap::new(),
             cancelled: HashMap::new(),
             flights: JoinSet::new(),
@@ -341,9 +345,12 @@ impl Runner {
     fn publish(&self) {
         let (stalled, rows) = (self.stalled(), self.queue.rows());
         let is_idle = !self.can_read() && self.queue.len() == 0;
+        let hold = if self.unflushed() >= MAX_UNFLUSHED { Some(Hold::Unflushed) } else { self.hold };
         self.board.update(|face| {
             face.next_due = self.due_at;
             face.mark = self.cursor.mark();
+            face.read = self.cursor.read();
+            face.hold = hold;
             face.unflushed = self.unflushed();
             face.queued = self.queue.len();
             face.stalled = stalled;

@@ -12,4 +12,5 @@ mod several;
 mod slots;
 mod speed;
 mod unrest;
+mod waits;
 mod world;

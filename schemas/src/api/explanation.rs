@@ -53,11 +53,16 @@ pub struct ExplainedDelivery {
     pub binding: BindingName,
     /// `delivered filtered expired dead discarded waiting running retrying parked paused`.
     pub state: String,
-    /// A stable word for the why: `filter-mismatch`, `debounced`, `singleton`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
-    /// `binding-paused`, `binding-disabled`, `function-cannot-start`, `function-unknown`, `throttled`,
-    /// `binding-inactive`, `concurrency`, `cursor-span`, `ledger-unavailable`, `event-missing`, `retry`, `redrive`,
-    /// `replay`, `key-parked`, `key-blocked`, `deliver-at`, `debounce`, `cancel-requested`; `null` when nothing needs
-    /// one.
+    /// A stable word for the why; `null` when nothing needs one.
+    ///
+    /// Ended: `filter-mismatch`, `debounced`, `singleton`, `too-old`, `attempts-exhausted`, `non-retryable`, `operator`,
+    /// `event-missing`. Owed: `retry`, `redrive`, `replay`, `key-parked`, `key-blocked`, `deliver-at`, `debounce`,
+    /// `cancel-requested`. Due and held back, of several causes the one that lets go last: `binding-paused`,
+    /// `binding-disabled`, `binding-inactive` (the configuration has it no more), `function-unknown`,
+    /// `function-cannot-start`, `throttled`, `destination-unavailable`, `breaker-open`, `ledger-unavailable`,
+    /// `cursor-span`, `parked-limit`, `no-progress`, `key-in-flight`, `rate`, `batch-window`, `concurrency`,
+    /// `backpressure`, `in-turn` (nothing but those before it), `other-controller` and `lane-unowned` (it is not known
+    /// here).
     pub reason: Option<String>,
     /// The same for people: the clause of the filter, the last failure, who paused it and why.
     pub detail: Option<String>,
@@ -67,11 +72,14 @@ pub struct ExplainedDelivery {
     pub version: Option<String>,
     /// When it ended, if it has.
     pub ended_at: Option<Timestamp>,
-    /// When it is tried next, if that is known.
+    /// Since when what holds it back does: the pause, the open breaker, the request to cancel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Timestamp>,
+    /// When it is tried next, or its function is asked again, if that is known.
     pub next_attempt_at: Option<Timestamp>,
-    /// What it waits for: the function, the binding or the lane.
+    /// What it waits for: the function, the binding, `key …`, `lane …`, `controller …` or the `ledger`.
     pub waits_for: Option<String>,
-    /// The delivery of the same key that it waits behind, when it is parked.
+    /// The delivery of the same key that it waits behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Address>,
     /// Deliveries of the same key that wait behind it, at most 100, in their order.

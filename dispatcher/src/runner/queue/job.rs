@@ -84,7 +84,7 @@ impl Job {
 }
 
 /// The line of a key; an event without a key is a line of its own.
-pub(in crate::runner) fn line_of(key: Option<&str>, seq: Seq) -> u64 {
+pub(crate) fn line_of(key: Option<&str>, seq: Seq) -> u64 {
     let mut hasher = DefaultHasher::new();
     match key {
         Some(key) => key.hash(&mut hasher),

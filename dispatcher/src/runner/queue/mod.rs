@@ -19,8 +19,8 @@ use bellwire_schemas::service::Ordering;
 use bellwire_schemas::{Lane, Seq, Timestamp};
 
 use free::Free;
-pub(crate) use job::REPORTED;
-pub(super) use job::{Job, Stream, line_of};
+pub(super) use job::{Job, Stream};
+pub(crate) use job::{REPORTED, line_of};
 use lines::Lines;
 
 /// What one batch may hold.
