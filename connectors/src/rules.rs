@@ -99,6 +99,9 @@ fn rule_event(spec: &SourceSpec, draft: Draft, event_bytes: usize, now: Timestam
         let detail = format!("attribute `{name}` holds a NUL character");
         return broken(event, "bad-attribute", detail);
     }
+    if let Err(detail) = event.deliver_at(now) {
+        return broken(event, "bad-attribute", detail);
+    }
     match spec.decode {
         Decode::Auto => {}
         Decode::Json => {
@@ -282,6 +285,15 @@ mod tests {
         let mut nul = draft("{}");
         nul.event.extensions.insert("x".into(), "a\0".into());
         assert!(matches!(apply(spec(), nul), Ruled::Refused { code: "bad-attribute", .. }));
+        let mut late = draft("{}");
+        late.event.extensions.insert("deliverat".into(), "tomorrow".into());
+        let Ruled::Refused { code: "bad-attribute", detail, .. } = apply(spec(), late.clone()) else {
+            panic!()
+        };
+        assert!(detail.contains("`deliverat` is `tomorrow`"), "{detail}");
+        late.keep_bad = true;
+        let Ruled::Quarantine(kept) = apply(spec(), late) else { panic!() };
+        assert_eq!(kept.reason, detail);
         let off = SourceSpec { enabled: false, ..spec() };
         assert!(matches!(apply(off, draft("{}")), Ruled::Refused { code: "source-disabled", .. }));
     }

@@ -1,13 +1,22 @@
 //! The event: a CloudEvents 1.0 envelope with the source's own bytes and metadata beside it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Timestamp;
+
 /// Longest ordering key, in bytes; longer ones would only bloat indexes.
 pub const MAX_KEY_BYTES: usize = 4_096;
+/// The CloudEvents extension that asks for a later delivery: a time in RFC 3339.
+pub const DELIVER_AT: &str = "deliverat";
+/// Longest delay that an event may ask for: a year, also one with a leap day.
+pub const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
+/// Most characters of a bad value that a message shows.
+const SHOWN: usize = 100;
 
 /// An immutable CloudEvents 1.0 event as a connector made it.
 ///
@@ -94,6 +103,32 @@ impl Event {
     /// The `traceparent` extension (W3C trace context), when the sender set one.
     pub fn traceparent(&self) -> Option<&str> {
         self.extensions.get("traceparent").and_then(Value::as_str)
+    }
+
+    /// When it asks to be delivered: the extension [`DELIVER_AT`], `None` when it has none. A time in the past means at
+    /// once.
+    ///
+    /// # Errors
+    /// What is wrong with the extension: it is no RFC 3339 time, or one more than [`MAX_DELAY`] after `accepted_at`.
+    pub fn deliver_at(&self, accepted_at: Timestamp) -> Result<Option<Timestamp>, String> {
+        let Some(asked) = self.extensions.get(DELIVER_AT) else { return Ok(None) };
+        let days = MAX_DELAY.as_secs() / 86_400;
+        let wrong = |why: &str| {
+            let shown: String = asked.as_str().map_or_else(|| asked.to_string(), str::to_owned);
+            let shown: String = shown.chars().take(SHOWN).collect();
+            Err(format!(
+                "attribute `{DELIVER_AT}` is `{shown}`, {why}: write a time in RFC 3339 such as \
+                 `2026-03-01T12:00:00Z`, at most {days} days ahead"
+            ))
+        };
+        match asked.as_str().map(Timestamp::parse) {
+            Some(Ok(at)) if at.since(accepted_at) > MAX_DELAY => {
+                wrong(&format!("more than {days} days ahead"))
+            }
+            Some(Ok(at)) => Ok(Some(at)),
+            Some(Err(_)) => wrong("which is no RFC 3339 time"),
+            None => wrong("which is no text"),
+        }
     }
 
     /// The first attribute or extension that holds a NUL character, which Postgres cannot keep in a text.
@@ -185,6 +220,32 @@ mod tests {
             assert_eq!(is_key(key), fine, "{key:?}");
         }
         assert!(!is_key(&"k".repeat(4_097)));
+    }
+
+    #[test]
+    fn a_later_time_is_one_of_rfc_3339_within_a_year() {
+        let now = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+        let asked = |value: Value| {
+            let mut event = event("{}", None);
+            event.extensions.insert(DELIVER_AT.into(), value);
+            event.deliver_at(now)
+        };
+        assert_eq!(event("{}", None).deliver_at(now), Ok(None));
+        for fine in ["2026-01-01T01:00:00+01:00", "2025-12-31T00:00:00Z", "2027-01-02T00:00:00Z"] {
+            assert_eq!(asked(fine.into()), Ok(Some(Timestamp::parse(fine).unwrap())));
+        }
+        for (bad, why) in [
+            ("tomorrow".into(), "`tomorrow`, which is no RFC 3339 time"),
+            ("1767225600".into(), "no RFC 3339 time"),
+            ("".into(), "``, which is no RFC 3339 time"),
+            ("2026-01-01T01:00:00".into(), "no RFC 3339 time"),
+            (1_767_225_600.into(), "`1767225600`, which is no text"),
+            ("2027-01-02T00:00:01Z".into(), "more than 366 days ahead"),
+        ] {
+            let error = asked(bad).unwrap_err();
+            assert!(error.starts_with("attribute `deliverat` is") && error.contains(why), "{error}");
+        }
+        assert!(asked("x".repeat(10_000).into()).unwrap_err().len() < 400);
     }
 
     #[test]

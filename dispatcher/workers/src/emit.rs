@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bellwire_schemas::cloudevents::{Binding, Mode, decode_binary, decode_structured, mode};
 use bellwire_schemas::event::{MAX_KEY_BYTES, is_key};
-use bellwire_schemas::{Event, SourceName};
+use bellwire_schemas::{Clock, Event, SourceName, Timestamp};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
@@ -34,7 +34,10 @@ pub struct Emission {
 
 /// Where functions may send to, and how much; shared with all workers.
 #[derive(Clone, Debug)]
-pub struct Outbox(Arc<RwLock<Rules>>);
+pub struct Outbox {
+    rules: Arc<RwLock<Rules>>,
+    clock: Clock,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Rules {
@@ -44,23 +47,28 @@ struct Rules {
 
 impl Outbox {
     /// An outbox to nowhere, of events that together have at most so many bytes per attempt.
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(RwLock::new(Rules { sources: Arc::default(), bytes })))
+    pub fn new(bytes: usize, clock: Clock) -> Self {
+        Self { rules: Arc::new(RwLock::new(Rules { sources: Arc::default(), bytes })), clock }
+    }
+
+    /// The time that an event's `deliverat` is measured from.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Makes these the sources that may be sent to.
     pub fn set(&self, sources: BTreeSet<SourceName>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).sources = Arc::new(sources);
+        self.rules.write().unwrap_or_else(PoisonError::into_inner).sources = Arc::new(sources);
     }
 
     /// Most bytes of all events of one attempt.
     pub fn bytes(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).bytes
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
     /// Whether anything of this name takes events.
     pub fn knows(&self, source: &str) -> bool {
-        let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         rules.sources.contains(&SourceName::new(source))
     }
 }
@@ -69,7 +77,7 @@ impl Outbox {
 ///
 /// # Errors
 /// What is wrong with it, for the author of the function.
-pub fn read(to: &str, headers: &HeaderMap, body: &Bytes) -> Result<Emission, String> {
+pub fn read(to: &str, headers: &HeaderMap, body: &Bytes, now: Timestamp) -> Result<Emission, String> {
     let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
     let event = match mode(Binding::Http, content_type, std::iter::empty()) {
         Some(Mode::Batch) => return Err("one event per call: a batch cannot be sent".into()),
@@ -93,15 +101,16 @@ pub fn read(to: &str, headers: &HeaderMap, body: &Bytes) -> Result<Emission, Str
             event
         }
     };
-    check(&event)?;
+    check(&event, now)?;
     Ok(Emission { to: SourceName::new(to), event })
 }
 
 /// Refuses what the ledger could not keep. An empty `partitionkey` says that there is no key.
-fn check(event: &Event) -> Result<(), String> {
+fn check(event: &Event, now: Timestamp) -> Result<(), String> {
     if let Some(name) = event.nul_attribute() {
         return Err(format!("attribute `{name}` holds a NUL character"));
     }
+    event.deliver_at(now)?;
     match event.extensions.get("partitionkey") {
         None => Ok(()),
         Some(Value::String(key)) if key.is_empty() || is_key(key) => Ok(()),
@@ -115,6 +124,10 @@ fn check(event: &Event) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(to: &str, headers: &HeaderMap, body: &Bytes) -> Result<Emission, String> {
+        super::read(to, headers, body, Timestamp::from_millis(1_800_000_000_000))
+    }
 
     fn headers(all: &[(&'static str, &'static str)]) -> HeaderMap {
         all.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
@@ -181,6 +194,12 @@ mod tests {
         };
         refused(&structured, &with("\"subject\":\"\\u0000\""), "`subject` holds a NUL");
         refused(&structured, &with("\"partitionkey\":7"), "`partitionkey` must be a text");
+        refused(
+            &structured,
+            &with("\"deliverat\":1800000000"),
+            "`deliverat` is `1800000000`, which is no text",
+        );
+        refused(&headers(&[("ce-deliverat", "2030-01-01T00:00:00Z")]), "", "more than 366 days ahead");
         let long = format!("\"partitionkey\":\"{}\"", "k".repeat(MAX_KEY_BYTES + 1));
         refused(&structured, &with(&long), "4097 bytes, the limit is 4096");
         let longest = format!("\"partitionkey\":\"{}\"", "k".repeat(MAX_KEY_BYTES));
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn only_declared_sources_are_known() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(10, Clock::system());
         assert!(!outbox.knows("topic.done"));
         outbox.set([SourceName::new("topic.done")].into());
         assert!(outbox.knows("topic.done") && !outbox.knows("done"));

@@ -204,7 +204,7 @@ impl Workers {
             .map_err(|source| WorkersError::State { path: config.state_dir.clone(), source })?;
         let spawner = Spawner::start().map_err(WorkersError::Spawner)?;
         let callers = Callers::new(config.clock.clone()).map_err(WorkersError::Http)?;
-        let outbox = Outbox::new(config.emitted_bytes);
+        let outbox = Outbox::new(config.emitted_bytes, config.clock.clone());
         let shared = Arc::new(Shared {
             outbox,
             config,

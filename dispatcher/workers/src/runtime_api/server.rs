@@ -142,7 +142,7 @@ async fn take_event(
         );
         return refusal(404, "UnknownTarget", &message);
     }
-    match emit::read(to, headers, &read.bytes) {
+    match emit::read(to, headers, &read.bytes, desk.outbox.now()) {
         Ok(emission) => reply(desk.emit(id, emission)),
         Err(problem) => refusal(400, "InvalidEvent", &problem),
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bellwire_schemas::FailureClass;
 use bellwire_schemas::service::Target;
+use bellwire_schemas::{Clock, FailureClass};
 use bellwire_workers::emit::Outbox;
 use bellwire_workers::pool::logs::Logs;
 use bellwire_workers::runtime_api::desk::Desk;
@@ -117,7 +117,8 @@ END
 /// A desk behind a real port, without a process.
 async fn desk() -> (Arc<Desk>, String) {
     let (output, _input) = std::io::pipe().unwrap();
-    let desk = Arc::new(Desk::new(Logs::new(output.into()).unwrap(), Outbox::new(1_000), |_| {}));
+    let desk =
+        Arc::new(Desk::new(Logs::new(output.into()).unwrap(), Outbox::new(1_000, Clock::system()), |_| {}));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let served = desk.clone();
