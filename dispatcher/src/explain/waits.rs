@@ -140,7 +140,10 @@ impl Place<'_> {
         let (lane, seq) = (self.address.lane, self.address.seq);
         let line = line_of(self.key, seq);
         let others = face.running.iter().filter(|(other, of)| **of == line && **other != seq);
-        others.map(|(other, _)| Address::new(lane, *other)).next().filter(|_| plan.is_ordered())
+        others
+            .map(|(other, _)| Address::new(lane, *other))
+            .next()
+            .filter(|_| plan.is_ordered() || plan.spec.singleton.is_some())
     }
 
     fn rate(&self, plan: &Plan, at: Timestamp) -> Cause {

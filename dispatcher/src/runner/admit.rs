@@ -1,22 +1,21 @@
-//! What stands between the filter and the queue: a later time, a delivery of the same key that is not over, the end of a
-//! burst. In this order; what is turned away ends as filtered, and says why.
+//! What stands between the filter and the queue: a later time, else the end of a burst, and a delivery of the same key
+//! that is not over (`singles.rs`). What is turned away ends as filtered, and says why.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bellwire_ledger::{LogOutcome, Owed, OwedReason};
-use bellwire_schemas::service::{Debounce, Singleton};
-use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Lane, Seq, Timestamp};
-use serde_json::Value;
+use bellwire_schemas::service::Debounce;
+use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
 
 use super::Runner;
 use super::queue::{Job, Stream, line_of};
+use super::settle::is_retry;
+use super::singles::group;
 
-/// The CloudEvents extension that asks for a later delivery; an RFC 3339 time.
-const DELIVER_AT: &str = "deliverat";
-/// Longest delay that an event may ask for; a later time is taken as this.
-const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
+/// What an event's time may be beyond the limit by what the ledger notes: the door's clock is another one, and it was
+/// asked before.
+const SLACK: Duration = Duration::from_secs(86_400);
 /// A burst that is long over when it is read waits this long, so that the rest of it is read, too.
 const CATCH_UP: Duration = Duration::from_millis(250);
 /// Bursts of one binding in one lane at a time; with more, it reads no further until some are over.
@@ -33,9 +32,15 @@ pub(super) struct Burst {
 impl Runner {
     /// Where a delivery waits that the filter let through.
     pub(super) fn line_up(&mut self, job: Job, stream: Stream, now: Timestamp) {
-        if let Some(at) = deliver_at(&job).filter(|at| *at > now) {
+        let asked = deliver_at(&job);
+        if let Some(at) = asked.filter(|at| *at > now) {
             let job = Job { since: at, ..job };
             self.owe(&job, 0, at, None, OwedReason::Delayed);
+            return;
+        }
+        // Its own time wins, also when it has passed.
+        if let Some(rule) = self.plan.spec.debounce.filter(|_| asked.is_none()) {
+            self.debounce(&job, rule, now);
             return;
         }
         if let Some(rule) = self.plan.spec.singleton
@@ -43,10 +48,9 @@ impl Runner {
         {
             return;
         }
-        match self.plan.spec.debounce {
-            Some(rule) => self.debounce(&job, rule, now),
-            None if self.queue.is_parked(job.line) => self.spill(vec![job], now),
-            None => self.queue.push_fresh(job, stream, now),
+        match self.queue.is_parked(job.line) {
+            true => self.spill(vec![job], now),
+            false => self.queue.push_fresh(job, stream, now),
         }
     }
 
@@ -86,33 +90,6 @@ impl Runner {
         self.tell_settled(job.address, FinalState::Filtered, "debounced");
     }
 
-    /// Whether no delivery of the same key is under way, or it was given up for this one. Else this one has ended.
-    fn is_alone(&mut self, job: &Job, rule: Singleton) -> bool {
-        let key = group(job.key());
-        let now = self.scope.rooms.clock.now();
-        let Some(other) = self.binding.singles.enter(key, job.address, rule == Singleton::Cancel) else {
-            return true;
-        };
-        match rule {
-            Singleton::Skip => {
-                if let Some(event) = &job.event {
-                    self.settle_filtered(&event.clone(), "singleton", now);
-                }
-                false
-            }
-            Singleton::Cancel => {
-                let message = format!("{} came while it was under way", job.address);
-                let error = ErrorInfo::platform(FailureClass::Function, "Delivery.singleton", message);
-                if other.lane == self.scope.lane {
-                    self.supersede(other.seq, error);
-                } else {
-                    self.binding.supersede(other, error);
-                }
-                true
-            }
-        }
-    }
-
     /// Ends a delivery for a later one: in memory, in flight, or owed.
     pub(super) fn supersede(&mut self, seq: Seq, error: ErrorInfo) {
         let now = self.scope.rooms.clock.now();
@@ -132,6 +109,7 @@ impl Runner {
     pub(super) fn recall(&mut self, rows: &[Owed]) {
         let queue = &self.queue;
         self.bursts.retain(|_, burst| queue.is_held(burst.last));
+        self.late.keep_only(|seq| queue.is_held(seq));
         let (singles, lane) = (&self.binding.singles, self.scope.lane);
         let owed: HashSet<Seq> = rows.iter().map(|row| row.seq).collect();
         self.retries.retain(|seq, _| {
@@ -142,14 +120,18 @@ impl Runner {
             is_owed
         });
         // What memory knows more of is not what its row says.
-        for row in rows.iter().filter(|row| !self.queue.is_held(row.seq)) {
+        for row in rows {
+            if self.queue.is_held(row.seq) {
+                continue;
+            }
+            self.note_late(row, line_of(row.key.as_deref(), row.seq));
             let key = group(row.key.as_deref());
             match row.reason {
                 OwedReason::Debounced if row.attempts == 0 => {
                     let burst = Burst { last: row.seq, first_at: row.since, due_at: row.next_at };
                     self.bursts.insert(key, burst);
                 }
-                OwedReason::Retry if self.plan.spec.singleton.is_some() => {
+                _ if self.plan.spec.singleton.is_some() && is_retry(row) => {
                     let address = Address::new(self.scope.lane, row.seq);
                     self.binding.singles.enter(key, address, false);
                     self.retries.insert(row.seq, line_of(row.key.as_deref(), row.seq));
@@ -170,60 +152,8 @@ impl Runner {
     }
 }
 
-/// One group for each key, one for all events without.
-fn group(key: Option<&str>) -> u64 {
-    key.map_or(0, |key| line_of(Some(key), Seq(0)))
-}
-
+/// The time that an event asks for. The doors refuse what is none; of older events, it means at once.
 fn deliver_at(job: &Job) -> Option<Timestamp> {
     let stored = job.event.as_ref()?;
-    let asked = stored.event.extensions.get(DELIVER_AT).and_then(Value::as_str)?;
-    let at = Timestamp::parse(asked).ok()?;
-    Some(at.min(stored.accepted_at.plus(MAX_DELAY)))
-}
-
-/// The deliveries of a binding that are under way, one for each key, over all lanes here.
-#[derive(Debug, Default)]
-pub(crate) struct Singles(Mutex<Under>);
-
-/// Which delivery of a key is under way, and which key a delivery is of.
-#[derive(Debug, Default)]
-struct Under {
-    by_key: HashMap<u64, Address>,
-    key_of: HashMap<Address, u64>,
-}
-
-impl Singles {
-    /// Enters a delivery, or says which one is under way; with `replace`, it takes that one's place.
-    fn enter(&self, key: u64, address: Address, replace: bool) -> Option<Address> {
-        let mut all = self.lock();
-        let other = all.by_key.get(&key).copied().filter(|other| *other != address);
-        if other.is_none() || replace {
-            all.by_key.insert(key, address);
-            all.key_of.insert(address, key);
-        }
-        if let Some(other) = other.filter(|_| replace) {
-            all.key_of.remove(&other);
-        }
-        other
-    }
-
-    /// A delivery is over.
-    pub(crate) fn leave(&self, address: Address) {
-        let mut all = self.lock();
-        if let Some(key) = all.key_of.remove(&address) {
-            all.by_key.remove(&key);
-        }
-    }
-
-    /// A lane is not ours any more.
-    pub(crate) fn forget(&self, lane: Lane) {
-        let mut all = self.lock();
-        all.by_key.retain(|_, other| other.lane != lane);
-        all.key_of.retain(|other, _| other.lane != lane);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Under> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    stored.event.deliver_at(stored.accepted_at.plus(SLACK)).ok()?
 }

@@ -42,6 +42,7 @@ impl Runner {
         self.queue.forget(job.address.seq);
         self.binding.singles.leave(job.address);
         self.retries.remove(&job.address.seq);
+        self.late.remove(job.address.seq);
     }
 
     /// An attempt was broken off: what was given up ends, the others of its batch wait again.

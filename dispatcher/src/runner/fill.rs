@@ -11,7 +11,8 @@ use super::admit::MAX_BURSTS;
 use super::cut::cancelled;
 use super::part::MAX_UNFLUSHED;
 use super::queue::{Job, Stream, line_of};
-use super::settle::FILTER_MISMATCH;
+use super::settle::{FILTER_MISMATCH, is_retry};
+use super::singles::MAX_WAITING;
 use crate::decide::{Admission, Candidate, admit};
 
 /// Events read at once, or a batch's worth if that is more.
@@ -47,7 +48,8 @@ impl Runner {
             return;
         }
         let now = self.scope.rooms.clock.now();
-        if self.due_at.is_some_and(|at| at <= now) && self.queue.debts_len() < READ_DEBTS / 2 {
+        let has_room = self.queue.debts_len() < READ_DEBTS / 2 && self.waiting_len() < MAX_WAITING;
+        if self.due_at.is_some_and(|at| at <= now) && has_room {
             if self.plan.is_ordered() || !self.is_learned {
                 self.learn_debts(now).await;
             } else {
@@ -300,9 +302,9 @@ impl Runner {
     fn matters(&self, row: &Owed) -> bool {
         match row.reason {
             _ if self.plan.is_ordered() => true,
-            OwedReason::Retry => self.plan.spec.singleton.is_some(),
+            _ if is_retry(row) => self.plan.spec.singleton.is_some(),
             OwedReason::Parked | OwedReason::Blocked | OwedReason::Debounced | OwedReason::Cancelled => true,
-            OwedReason::Redrive | OwedReason::Replay(_) | OwedReason::Delayed => false,
+            OwedReason::Retry | OwedReason::Redrive | OwedReason::Replay(_) | OwedReason::Delayed => false,
         }
     }
 
@@ -361,7 +363,10 @@ impl Runner {
         self.cancel(requests);
         for owed in owed {
             if self.cursor.is_settled(owed.seq) {
-                self.queue.push_due(Job::debt(self.scope.lane, owed, self.plan.spec.batch.bisect));
+                let job = Job::debt(self.scope.lane, owed, self.plan.spec.batch.bisect);
+                if self.is_let_in(&job) {
+                    self.queue.push_due(job);
+                }
             } else {
                 // The cursor still holds the same place: first things first.
                 deferred = true;

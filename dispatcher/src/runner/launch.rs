@@ -27,6 +27,7 @@ impl Runner {
     /// Starts as many attempts as there are slots for.
     pub(super) fn launch(&mut self) {
         (self.probe_at, self.wake_at, self.hold) = (None, None, None);
+        self.look_at_keys(self.scope.rooms.clock.now());
         while self.is_taking() && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED {
             let now = self.scope.rooms.clock.now();
             if !self.queue.has_ready(now) {
@@ -108,15 +109,17 @@ impl Runner {
     /// Starts one batch.
     fn start(&mut self, room: Room, (pass, permits): (Pass, Permits), now: Timestamp) {
         let jobs = self.queue.take(room, now);
-        let lines = lines_of(&jobs);
+        let taken = lines_of(&jobs);
         self.ready_since = None;
         let (jobs, old): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
             let candidate = Candidate { matches: true, since: job.since, now };
             admit(&self.plan.policy, &candidate) != Admission::Expired
         });
         old.into_iter().for_each(|job| self.expire(job));
+        let jobs = self.alone(jobs);
+        let lines = lines_of(&jobs);
+        self.queue.landed(taken.into_iter().filter(|line| lines.binary_search(line).is_err()), now);
         if jobs.is_empty() {
-            self.queue.landed(lines.into_iter(), now);
             self.permits = Some(permits);
             return;
         }

@@ -16,6 +16,7 @@ mod load;
 mod part;
 mod queue;
 mod settle;
+mod singles;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -36,10 +37,11 @@ use crate::binding::{Binding, Board, Hold, Plan};
 use crate::cursor::Cursor;
 use crate::lane::{Request, Scope, Stop};
 use admit::Burst;
-pub(crate) use admit::Singles;
 use attempt::{Landed, Permits};
 use launch::Flight;
 use queue::{Queue, Stream};
+pub(crate) use singles::Singles;
+use singles::{Late, MAX_WAITING, Waiting};
 
 pub use part::MAX_UNFLUSHED;
 use part::{Part, Sent};
@@ -79,8 +81,12 @@ pub(crate) struct Runner {
     sent: Option<Sent>,
     /// The burst of each key, when the binding waits for its end.
     bursts: HashMap<u64, Burst>,
-    /// The line of each retry of a binding that lets one delivery of a key be under way.
+    /// The line of each debt that holds its key, of a binding that lets one delivery of a key be under way.
     retries: HashMap<Seq, u64>,
+    /// Due debts of such a binding whose key is not free.
+    waiting: Waiting,
+    /// And those that asked for a later time, when it is in order.
+    late: Late,
     /// Whether the debts are known that later events depend on: nothing is read before.
     is_learned: bool,
     /// Since when a batch could be made.
@@ -133,6 +139,8 @@ impl Runner {
             is_learned: false,
             bursts: HashMap::new(),
             retries: HashMap::new(),
+            waiting: Waiting::default(),
+            late: Late::default(),
             ready_since: None,
             wake_at: None,
             hold: None,
@@ -189,6 +197,7 @@ impl Runner {
                 }
                 Woken::Poked => {
                     self.queue.drop_debts();
+                    self.drop_waiting();
                     self.break_off();
                     if self.remembers() {
                         self.is_learned = false;
@@ -238,6 +247,7 @@ impl Runner {
         if self.queue.is_ordered() == self.plan.is_ordered() {
             return;
         }
+        self.drop_waiting();
         let fresh = self.queue.take_fresh();
         let aboard = self.aboard.values().flat_map(|flight| flight.lines.iter().copied());
         self.queue.reorder(self.plan.ordering(), aboard);
@@ -410,13 +420,15 @@ impl Runner {
         }
         let now = self.scope.rooms.clock.now();
         let taking = self.is_taking();
-        let due = self.due_at.filter(|_| taking && self.queue.debts_len() == 0);
+        let key = self.next_look(now).filter(|_| taking);
+        let due =
+            self.due_at.filter(|_| taking && self.queue.debts_len() == 0 && self.waiting_len() < MAX_WAITING);
         let mark = self.part.moved_at.filter(|_| self.sent.is_none()).map(|at| at.plus(MARK_LINGER));
         let probe = self.probe_at.filter(|_| taking);
         let read = self.read_after.filter(|_| taking);
         let line = self.queue.next_at().filter(|_| taking);
         let wake = self.wake_at.filter(|_| taking);
-        let at = [due, mark, probe, read, line, wake].into_iter().flatten().min();
+        let at = [due, mark, probe, read, line, wake, key].into_iter().flatten().min();
         // In order, attempts are broken off when the leases run out.
         let trust =
             self.scope.licence.fence.left().filter(|_| self.plan.is_ordered() && !self.flights.is_empty());

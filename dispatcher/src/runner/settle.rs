@@ -247,9 +247,10 @@ impl Runner {
         let now = self.scope.rooms.clock.now();
         let key = job.key().map(str::to_owned);
         let owed = Owed { seq: job.address.seq, attempts, next_at: at, since: job.since, error, reason, key };
-        if self.plan.spec.singleton.is_some() && owed.reason == OwedReason::Retry {
+        if self.plan.spec.singleton.is_some() && is_retry(&owed) {
             self.retries.insert(owed.seq, job.line);
         }
+        self.note_late(&owed, job.line);
         let change = self.queue.owe(&owed, job.line, now);
         self.part.changed.push(change);
         self.part.owed.push(owed);
@@ -263,6 +264,7 @@ impl Runner {
         if self.plan.spec.singleton.is_some() {
             self.binding.singles.leave(job.address);
             self.retries.remove(&job.address.seq);
+            self.late.remove(job.address.seq);
         }
         let seq = job.address.seq;
         match job.debt {
@@ -343,8 +345,19 @@ impl Runner {
 }
 
 /// Why an event was turned away, as its line in the log says it.
-fn turned_away(reason: &str) -> ErrorInfo {
+pub(super) fn turned_away(reason: &str) -> ErrorInfo {
     ErrorInfo::platform(FailureClass::Function, &format!("Delivery.{reason}"), "")
+}
+
+/// Whether a debt has failed before and so holds its key, where one of a key is let run at a time.
+pub(super) fn is_retry(owed: &Owed) -> bool {
+    match owed.reason {
+        OwedReason::Retry => true,
+        OwedReason::Delayed | OwedReason::Debounced | OwedReason::Redrive | OwedReason::Replay(_) => {
+            owed.attempts > 0
+        }
+        OwedReason::Parked | OwedReason::Blocked | OwedReason::Cancelled => false,
+    }
 }
 
 /// The last lines within the limit; a line that alone is longer is cut at its start.

@@ -9,6 +9,7 @@ mod operators;
 mod order;
 mod sending;
 mod several;
+mod singles;
 mod slots;
 mod speed;
 mod unrest;
