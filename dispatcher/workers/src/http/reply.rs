@@ -29,7 +29,7 @@ impl Verdict {
 }
 
 /// Judges a status that is not 2xx: 429, and 503 with `Retry-After`, ask for less; everything else is an error
-/// `HTTP.<status>`. Redirects are not followed.
+/// `HTTP.<status>`, and `Retry-After` says how long to wait at least. Redirects are not followed.
 pub fn refusal(
     status: StatusCode,
     retry_after: Option<&str>,
@@ -50,7 +50,6 @@ pub fn refusal(
         None if body.trim().is_empty() => status.canonical_reason().unwrap_or("no message").to_owned(),
         None => body.into_owned(),
     };
-    let retry_after = retry_after.filter(|_| throttled);
     Verdict { retry_after, ..Verdict::failed(class, &format!("HTTP.{}", status.as_u16()), message) }
 }
 
@@ -88,7 +87,8 @@ mod tests {
         check(429, Some("99999999999"), Throttled, Some(86_400));
         check(503, None, Function, None);
         check(503, Some("soon"), Function, None);
-        check(500, Some("120"), Function, None);
+        check(500, Some("120"), Function, Some(120));
+        check(409, Some("99999999999"), Function, Some(86_400));
         check(404, None, Function, None);
         check(302, None, Function, None);
     }
