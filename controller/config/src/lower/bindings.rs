@@ -53,7 +53,7 @@ pub(super) fn lower<'n, 'f>(
             source,
             filter,
             retry: policy.retry,
-            max_age: event.policy.max_age.map(|span| span.0),
+            max_age: policy.max_age,
             concurrency: event.policy.concurrency,
             start,
             input: event.policy.input.as_ref().map(|input| input.0.clone()),

@@ -25,9 +25,13 @@ const MIN_BYTES: ByteSize = ByteSize(1 << 10);
 /// Bounds of `debounce`: shorter than the first is a batch's work, longer than the second a schedule's.
 const DEBOUNCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 86_400));
 
+/// Shortest `max_age`: with less, events would end as expired before anybody could have tried them.
+const MIN_AGE: Duration = Duration::from_secs(1);
+
 /// What can be said about an entry without its source.
 pub(super) struct Policy {
     pub retry: RetryPolicy,
+    pub max_age: Option<Duration>,
     pub batch: Batch,
     pub rate: Option<Rate>,
     pub debounce: Option<Debounce>,
@@ -38,6 +42,7 @@ pub(super) struct Policy {
 pub(super) fn lower(event: &EventDefaults, at: &At<'_>, cx: &mut Context<'_>) -> Policy {
     Policy {
         retry: retry(&event.retry, at, cx),
+        max_age: event.max_age.map(|span| max_age(span, &at.key("max_age"), cx)),
         batch: batch(event, at, cx),
         rate: event.rate.as_ref().and_then(rate),
         debounce: event.debounce.as_ref().map(|d| debounce(d, &at.key("debounce"), cx)),
@@ -144,6 +149,15 @@ fn debounce(shape: &DebounceShape, at: &At<'_>, cx: &mut Context<'_>) -> Debounc
         cx.error(Code::Conflict, at.node.at, &at.within, message);
     }
     debounce
+}
+
+fn max_age(span: Span, at: &At<'_>, cx: &mut Context<'_>) -> Duration {
+    if span.0 < MIN_AGE {
+        let message = format!("`max_age` is at least {}", Span(MIN_AGE));
+        cx.error(Code::BadValue, at.node.at, &at.within, message).help =
+            Some("with less, every event would end as expired; leave it out, and none does".into());
+    }
+    span.0
 }
 
 fn retry(retry: &Retry, at: &At<'_>, cx: &mut Context<'_>) -> RetryPolicy {

@@ -69,7 +69,7 @@ pub(crate) struct EventDefaults {
     /// When a failed delivery is tried again, and when it is given up.
     #[schemars(extend("default" = {}))]
     pub retry: Retry,
-    /// Older deliveries end as expired; by default none do.
+    /// Older deliveries end as expired, at least `1s`; by default none do.
     #[schemars(with = "Option<Duration>")]
     pub max_age: Option<Span>,
     /// Most invocations at once for this entry; by default the function's.
