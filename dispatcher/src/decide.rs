@@ -71,6 +71,9 @@ pub struct Ended<'a> {
     pub waits: u32,
     /// A random number in [0, 1).
     pub random: f64,
+    /// Whether the delivery has a key and stands in its line, which it can then block; one without a key, or tried
+    /// again beside the line, cannot.
+    pub is_in_line: bool,
 }
 
 /// What follows an attempt.
@@ -199,8 +202,9 @@ pub fn is_away(error: &ErrorInfo, is_endpoint: bool) -> bool {
 ///
 /// An answer always counts, however late. A failure that is no fault of the event ([`FailureClass::burns_attempt`], or
 /// the target is away) leaves the delivery as it was and pauses the function. All others use up an attempt: the
-/// delivery dies, or blocks its key where the policy says so, when it was the last or the error's name is listed, expires when its next attempt would come after `max_age`, and is owed again
-/// otherwise, after a wait drawn evenly from zero to the doubled delay, but not before `Retry-After` is over.
+/// delivery dies, or blocks its key where the policy says so and it has one, when it was the last or the error's name is
+/// listed, expires when its next attempt would come after `max_age`, and is owed again otherwise, after a wait drawn
+/// evenly from zero to the doubled delay, but not before `Retry-After` is over.
 pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
     let Some(failure) = ended.failure else { return Next::Delivered };
     let asked = ended.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
@@ -217,8 +221,8 @@ pub fn decide(policy: &Policy, ended: &Ended<'_>) -> Next {
         return Next::Wait { until: ended.now.plus(wait.max(asked)), why };
     }
     let given_up = |why| match policy.retry.exhausted {
-        Exhausted::SkipEvent => Next::Dead(why),
-        Exhausted::BlockKey => Next::Blocked(why),
+        Exhausted::BlockKey if ended.is_in_line => Next::Blocked(why),
+        Exhausted::BlockKey | Exhausted::SkipEvent => Next::Dead(why),
     };
     if policy.retry.non_retryable.contains(&failure.kind) {
         return given_up(DeadReason::NonRetryable);
@@ -268,6 +272,7 @@ mod tests {
             now: NOW,
             waits: 0,
             random: 0.5,
+            is_in_line: true,
         }
     }
 
@@ -398,6 +403,19 @@ mod tests {
             assert_eq!(why, WaitReason::BreakerOpen);
             assert!((least..=most).contains(&until.since(NOW).as_secs_f64()), "{waits}");
         }
+    }
+
+    #[test]
+    fn only_a_key_can_be_blocked() {
+        let error = failure(FailureClass::Function, "ValidationError");
+        let policy = {
+            let mut policy = policy(Some(3), None);
+            policy.retry.exhausted = Exhausted::BlockKey;
+            policy
+        };
+        let next = |is_in_line| decide(&policy, &Ended { is_in_line, ..ended(Some(&error)) });
+        assert_eq!(next(true), Next::Blocked(DeadReason::NonRetryable));
+        assert_eq!(next(false), Next::Dead(DeadReason::NonRetryable));
     }
 
     #[test]

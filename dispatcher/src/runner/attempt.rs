@@ -239,13 +239,9 @@ impl Judge<'_> {
                 now: self.called.ended_at,
                 waits: self.pass.map_or(0, |pass| pass.waits),
                 random: self.random,
+                is_in_line: job.key().is_some() && job.is_in_line(),
             },
         );
-        // Only the line itself can be blocked: what is tried again beside it is given up.
-        let next = match next {
-            Next::Blocked(why) if !job.is_in_line() => Next::Dead(why),
-            next => next,
-        };
         let first_at = match next {
             Next::Dead(_) if job.attempts > 0 => self.first_attempt(job).await.unwrap_or(job.since),
             _ => self.called.started_at,

@@ -203,6 +203,20 @@ async fn a_key_that_blocks_waits_for_an_operator() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_without_a_key_blocks_nobody_and_dies() {
+    let functions = Functions::new(|_, _| Act::Fail(FailureClass::Function, "ValueError"));
+    let mut spec = ordered(1);
+    (spec.retry.attempts, spec.retry.exhausted) = (Some(2), Exhausted::BlockKey);
+    let mut world = World::new(1, functions, vec![spec]).await;
+    world.start().await;
+    let address = world.send("in", vec![event("e", &json!(0))]).await[0];
+    world.settled().await;
+    let key = DeliveryKey { binding: world.id("f:in").await, address };
+    assert!(world.ledger.dead_letter(key).await.unwrap().is_some());
+    assert_eq!(world.functions.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_slow_key_does_not_stop_the_lane() {
     let functions = Functions::new(|call, _| match call.id.starts_with("slow") {
         true => Act::After(Duration::from_secs(20)),
