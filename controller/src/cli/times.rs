@@ -60,7 +60,8 @@ impl Times {
         if self.iso { at.to_string() } else { self.format(at, "%H:%M:%S%.3f") }
     }
 
-    /// A moment and its distance: `12:00:01.204 (1 m ago)`, `yesterday 18:02:44`, `2026-01-31 18:02:44`.
+    /// A moment and its distance: `12:00:01.204 (1 m ago)`, `yesterday 18:02:44`, `2026-01-31 18:02:44`, `tomorrow
+    /// 00:19:43 (in 8 h)`, `2027-11-16 00:19:43 (in 359 d)`.
     pub fn at(&self, at: Timestamp) -> String {
         if self.iso {
             return at.to_string();
@@ -68,11 +69,13 @@ impl Times {
         match self.days_before(at) {
             0 => format!("{} ({})", self.clock(at), self.distance(at)),
             1 => self.format(at, "yesterday %H:%M:%S"),
+            -1 => format!("{} ({})", self.format(at, "tomorrow %H:%M:%S"), self.distance(at)),
+            ..-1 => format!("{} ({})", self.format(at, "%Y-%m-%d %H:%M:%S"), self.distance(at)),
             _ => self.format(at, "%Y-%m-%d %H:%M:%S"),
         }
     }
 
-    /// Short, for columns: `18:02:44` today, else `2 d ago`.
+    /// Short, for columns: `18:02:44` today, else `2 d ago`, `in 3 d`.
     pub fn short(&self, at: Timestamp) -> String {
         if self.iso {
             at.to_string()
@@ -122,10 +125,10 @@ impl Times {
         then.strftime(&format!("{day}{clock}")).to_string()
     }
 
-    /// Calendar days from `at` to now; 0 also for the future.
+    /// Calendar days from `at` to now; less than 0 for days to come.
     fn days_before(&self, at: Timestamp) -> i32 {
         let date = |at: Timestamp| at.to_jiff().to_zoned(self.zone.clone()).date();
-        date(at).until(date(self.now)).map_or(i32::MAX, |span| span.get_days()).max(0)
+        date(at).until(date(self.now)).map_or(i32::MAX, |span| span.get_days())
     }
 
     fn format(&self, at: Timestamp, pattern: &str) -> String {
@@ -237,6 +240,9 @@ mod tests {
         assert_eq!(times.at(at("2026-03-01T18:02:44Z")), "yesterday 18:02:44");
         assert_eq!(times.at(at("2026-02-27T18:02:44Z")), "2026-02-27 18:02:44");
         assert_eq!(times.at(at("2026-03-02T12:01:07.204Z")), "12:01:07.204 (in 6 s)");
+        assert_eq!(times.at(at("2026-03-03T00:19:43Z")), "tomorrow 00:19:43 (in 12 h)");
+        assert_eq!(times.at(at("2027-02-24T00:19:43Z")), "2027-02-24 00:19:43 (in 358 d)");
+        assert_eq!(times.short(at("2027-02-24T00:19:43Z")), "in 358 d");
         assert_eq!(times.short(at("2026-03-02T08:00:00Z")), "08:00:00");
         assert_eq!(times.short(at("2026-02-28T12:00:00Z")), "2 d ago");
         let iso = Times { iso: true, ..times };

@@ -165,12 +165,13 @@ impl Case<'_> {
 
     /// Of a binding that takes nothing on.
     fn held(&self, reason: &'static str, finding: Finding) -> Finding {
-        let pause = self.record.paused.as_ref().filter(|_| reason == "binding-paused");
-        let detail = match pause {
-            Some(pause) => Some(pause_detail(pause)),
-            None if self.record.active => Some("enabled: false in the configuration".into()),
-            None => Some("the configuration has this binding no more".into()),
+        let pause = || self.record.paused.clone().or_else(|| self.live()?.pause);
+        let (pause, detail) = match reason {
+            "binding-paused" => (pause(), None),
+            "binding-disabled" => (None, Some("enabled: false in the configuration".into())),
+            _ => (None, Some("the configuration has this binding no more".into())),
         };
+        let detail = pause.as_ref().map(pause_detail).or(detail);
         Finding {
             state: "paused",
             reason: Some(reason),

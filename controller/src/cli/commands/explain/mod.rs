@@ -124,6 +124,9 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
         "paused" if delivery.reason.as_deref() == Some("binding-paused") => {
             (format!("{} → bellwire bindings resume {}", times.told(&why()), delivery.binding), String::new())
         }
+        "paused" if delivery.reason.as_deref() == Some("binding-inactive") => {
+            (format!("{}: declare it again, and it goes on", why()), String::new())
+        }
         "running" | "waiting" | "parked" | "paused" => (owed(delivery, times), String::new()),
         _ => (why(), ended),
     };
@@ -152,6 +155,12 @@ fn delivery_rows(explanation: &Explanation, delivery: &ExplainedDelivery, times:
             "bellwire dead-letters redrive {which}, or bellwire deliveries cancel {which} --reason …"
         );
         rows.push(Row { name: String::new(), word: "next".into(), text, right: String::new() });
+    }
+    // What no attempt was made of could only be asked to end, and nobody would hear it.
+    if delivery.reason.as_deref() == Some("binding-inactive") && !delivery.attempts.is_empty() {
+        let which = format!("{}@{}", explanation.event.address, delivery.binding);
+        let text = format!("give it up: bellwire deliveries cancel {which} --reason …");
+        rows.push(Row { name: String::new(), word: "or".into(), text, right: String::new() });
     }
     if delivery.state == "dead" {
         let text = format!("bellwire dead-letters show {}", explanation.event.address);
@@ -202,6 +211,7 @@ fn dead(delivery: &ExplainedDelivery, times: &Times) -> String {
     format!("{tries}{over}{at}: {cause}")
 }
 
+/// What is tried again, and what holds it back once its time has come.
 fn retrying(delivery: &ExplainedDelivery, times: &Times) -> (String, String) {
     let used = delivery.attempts.iter().filter(|a| a.error.as_ref().is_none_or(|e| e.class.burns_attempt()));
     let used = used.map(|a| a.number).next_back().unwrap_or(0);
@@ -209,7 +219,12 @@ fn retrying(delivery: &ExplainedDelivery, times: &Times) -> (String, String) {
         Some(allowed) => format!("{used} of {allowed} tries used"),
         None => format!("{used} tries so far"),
     };
-    let next = delivery.next_attempt_at.map(|at| next_at(at, times)).unwrap_or_default();
+    let next = match delivery.reason.as_deref() {
+        None | Some("retry" | "redrive" | "replay") => {
+            delivery.next_attempt_at.map(|at| next_at(at, times)).unwrap_or_default()
+        }
+        Some(_) => format!("; {}", owed(delivery, times)),
+    };
     let last = delivery
         .attempts
         .last()
@@ -224,23 +239,39 @@ fn next_at(at: Timestamp, times: &Times) -> String {
 }
 
 fn owed(delivery: &ExplainedDelivery, times: &Times) -> String {
-    let mut text = delivery.detail.clone().unwrap_or_default();
+    let reason = delivery.reason.as_deref().unwrap_or_default();
+    let text = delivery.detail.clone().unwrap_or_default();
     if let Some(ahead) = delivery.behind {
-        return format!("waits behind {ahead}, of the same key");
+        let runs = if reason == "key-in-flight" { ", which runs" } else { "" };
+        return format!("waits behind {ahead}, of the same key{runs}");
     }
-    if delivery.reason.as_deref() == Some("key-blocked") {
-        return format!("blocks its key until you decide: {text}");
-    }
-    if text.is_empty() {
-        text = match (&delivery.reason, &delivery.waits_for) {
-            (Some(reason), Some(what)) => format!("{reason}: waits for {what}"),
-            (Some(reason), None) => reason.clone(),
-            (None, Some(what)) => format!("waits for {what}"),
-            (None, None) => String::new(),
-        };
-    }
-    text.push_str(&delivery.next_attempt_at.map(|at| next_at(at, times)).unwrap_or_default());
-    text
+    let text = match (reason, &delivery.waits_for) {
+        ("key-blocked", _) => return format!("blocks its key until you decide: {text}"),
+        ("breaker-open" | "throttled" | "function-cannot-start" | "destination-unavailable", _) => {
+            return left_alone(delivery, reason, times);
+        }
+        // These are words of ours alone; others may quote a function.
+        ("rate" | "cancel-requested", _) => times.told(&text),
+        _ if !text.is_empty() => text,
+        ("", Some(what)) => format!("waits for {what}"),
+        (_, Some(what)) => format!("{reason}: waits for {what}"),
+        (_, None) => reason.to_owned(),
+    };
+    let is_its_own = matches!(reason, "deliver-at" | "debounce");
+    let next = delivery.next_attempt_at.filter(|at| *at > times.now || is_its_own);
+    let next = next.map(|at| match reason {
+        "batch-window" => format!(", until {}", times.at(at)),
+        _ => next_at(at, times),
+    });
+    text + &next.unwrap_or_default()
+}
+
+/// A function that is left alone: what it said, since when, and when it is asked again.
+fn left_alone(delivery: &ExplainedDelivery, reason: &str, times: &Times) -> String {
+    let said = delivery.detail.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+    let since = delivery.held_since.map(|at| format!(" since {}", times.short(at))).unwrap_or_default();
+    let probe = delivery.next_attempt_at.map(|at| format!(", next probe {}", times.distance(at)));
+    format!("{reason}{since}{}{said}", probe.unwrap_or_default())
 }
 
 /// The attempts, oldest first: `09:14:07 Timeout · 09:14:38 success`.

@@ -164,3 +164,67 @@ fn keys_name_who_waits_for_whom() {
   c:orders     filtered    a later event came");
     assert_eq!(text, expected);
 }
+
+#[test]
+fn what_waits_says_for_what() {
+    let waiting = |binding: &str, reason: &str, rest: Value| {
+        let mut delivery = delivery(binding, "waiting", json!({"reason": reason}));
+        for (name, value) in rest.as_object().unwrap() {
+            delivery[name] = value.clone();
+        }
+        delivery
+    };
+    let next = "2026-03-02T12:01:05.204Z";
+    let open = json!({
+        "detail": "Unreachable: gone", "held_since": "2026-03-02T11:58:00Z", "next_attempt_at": next, "waits_for": "b"
+    });
+    let rate = json!({
+        "detail": "limited by rate 1/h, the next one may start at 2026-03-02T13:00:00.000Z", "waits_for": "g:s"
+    });
+    let cancelled =
+        "cancelled at 2026-03-02T12:00:00.000Z and ends when the binding is resumed: wrong (by ben)";
+    let whole = json!({"detail": "a batch of 10 that is not full waits 1m", "next_attempt_at": next});
+    let full = json!({"detail": "all 2 slots of function d are taken"});
+    let text = shown(
+        event(json!([])),
+        &[
+            waiting("a:s", "batch-window", whole),
+            waiting("b:s", "breaker-open", open),
+            waiting("c:s", "cancel-requested", json!({"detail": cancelled})),
+            waiting("d:s", "concurrency", full),
+            waiting("e:s", "deliver-at", json!({"next_attempt_at": "2027-02-24T00:19:43Z"})),
+            waiting("f:s", "key-in-flight", json!({"detail": "1-0 of the same key runs", "behind": "1-0"})),
+            waiting("g:s", "rate", rate),
+        ],
+    );
+    let expected = format!(
+        "{HEAD}
+  a:s          waiting     a batch of 10 that is not full waits 1m, until 12:01:05.204 (in 4 s)
+  b:s          waiting     breaker-open since 11:58:00, next probe in 4 s: Unreachable: gone
+  c:s          waiting     cancelled at 12:00 UTC and ends when the binding is resumed: wrong (by ben)
+  d:s          waiting     all 2 slots of function d are taken
+  e:s          waiting     deliver-at, next at 2027-02-24 00:19:43 (in 358 d)
+  f:s          waiting     waits behind 1-0, of the same key, which runs
+  g:s          waiting     limited by rate 1/h, the next one may start at 13:00 UTC"
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_retry_that_is_due_says_what_holds_it_and_a_lost_binding_what_to_do() {
+    let tried = json!([attempt(1, 2, Some("IOError"))]);
+    let gone = json!({
+        "reason": "binding-inactive", "detail": "the configuration has this binding no more", "attempts": tried
+    });
+    let rated = json!({
+        "reason": "rate", "detail": "limited by rate 1/h, the next one may start at 2026-03-02T13:00:00.000Z",
+        "next_attempt_at": "2026-03-02T12:00:31.000Z", "waits_for": "b:s", "attempts": tried
+    });
+    let text =
+        shown(event(json!([])), &[delivery("a:s", "paused", gone), delivery("b:s", "retrying", rated)]);
+    let expected = format!("{HEAD}
+  a:s          paused      the configuration has this binding no more: declare it again, and it goes on
+               or          give it up: bellwire deliveries cancel 1-1@a:s --reason …
+  b:s          retrying    1 of 4 tries used; limited by rate 1/h, the next one may start at 13:00 UTC   last: IOError: disk says no, version 3f9a, worker 2");
+    assert_eq!(text, expected);
+}
