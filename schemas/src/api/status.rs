@@ -100,7 +100,7 @@ pub struct BindingStatus {
     pub function: FunctionName,
     /// `ok`, `paused`, `waiting`, `stalled`, `inactive`.
     pub state: String,
-    /// Why, when it is not `ok`: a reason code.
+    /// Why, when it is not `ok`: a reason code. With `ok`: `rate`, while its rate holds some back.
     pub reason: Option<String>,
     /// The same for people.
     pub detail: Option<String>,
