@@ -114,7 +114,7 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when a name occurs twice, [`Error::NotFound`] when a new one starts in a lane that does not
-    /// exist; then nothing was written.
+    /// exist, further than one place beyond the end of its lane, or later than `now`; then nothing was written.
     async fn declare_bindings(
         &self,
         bindings: Vec<BindingRecord>,

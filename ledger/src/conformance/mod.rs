@@ -78,7 +78,7 @@ macro_rules! suite {
             requests_hold_nothing);
         $crate::conformance::suite!(@ $subject, outbox: outcomes_bring_forth_events what_was_seen_emits_nothing
             fenced_and_broken_flushes_emit_nothing emitted_events_have_dedup_keys lanes_that_emit_into_each_other);
-        $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say
+        $crate::conformance::suite!(@ $subject, operators: bindings_start_where_they_say starts_beyond_the_end_are_refused
             bindings_revise_and_rest revisions_begin_at_the_tails pauses_are_kept redrive_and_discard redrive_after_retention
             replays_are_saved refusals_add_up);
         $crate::conformance::suite!(@ $subject, questions: reads_in_order_within_limits events_by_selector

@@ -22,12 +22,13 @@ pub async fn bindings_start_where_they_say(subject: &mut impl Subject) {
         (Start::At(at(99)), [5, 1]),
         (Start::At(Timestamp::from_micros(at(12).micros() + 1)), [3, 1]),
         (Start::Address(addr(1, 4)), [3, 1]),
-        (Start::Address(addr(1, 400)), [5, 1]),
+        (Start::Address(addr(1, 6)), [5, 1]),
         (Start::Address(addr(2, 0)), [5, 0]),
     ];
     let named = |n: usize| format!("b{n}:orders");
     let all: Vec<_> = starts.iter().enumerate().map(|(n, (s, _))| binding(&named(n), *s)).collect();
-    let ids = declare(&ledger, all.clone()).await;
+    let declared = ledger.declare_bindings(all.clone(), at(99)).await.unwrap();
+    let ids: Vec<_> = declared.iter().map(|b| b.id).collect();
     assert_sums(&ledger).await;
     fill(&ledger, 20, 2).await;
     subject.reopen().await;
@@ -47,6 +48,53 @@ pub async fn bindings_start_where_they_say(subject: &mut impl Subject) {
     let twice = vec![binding("new:orders", Start::Now), binding("new:orders", Start::Now)];
     assert!(matches!(ledger.declare_bindings(twice, at(1)).await, Err(Error::Corrupt(_))));
     assert_eq!(ledger.bindings().await.unwrap(), stored);
+}
+
+/// A new binding cannot start where nothing will be for a while: it would meet the next event all the same. One that is there
+/// is not judged again.
+pub async fn starts_beyond_the_end_are_refused(subject: &mut impl Subject) {
+    let ledger = subject.ledger();
+    fill(&ledger, 10, 2).await;
+    let b = binding("b:orders", Start::Address(addr(1, 3)));
+    let ids = declare(&ledger, vec![b.clone(), binding("c:orders", Start::Address(addr(2, 1)))]).await;
+    let stored = ledger.bindings().await.unwrap();
+    let later = Timestamp::from_micros(at(60).micros() + 1);
+    let beyond = |start, lane, next| {
+        format!(
+            "binding `new:orders`: start {start} lies beyond the end of lane {lane}, whose next event will be {next}: name \
+             that address or one before it, or `now`"
+        )
+    };
+    let future = |time| {
+        format!(
+            "binding `new:orders`: start {time} lies in the future: name a time that has passed, or `now`"
+        )
+    };
+    let cases = [
+        (Start::Address(addr(1, 4)), beyond("1-4", 1, "1-3")),
+        (Start::Address(addr(2, 99_999)), beyond("2-99999", 2, "2-1")),
+        (Start::At(later), future(later)),
+        (Start::At(at(32_000_000_000)), future(at(32_000_000_000))),
+        (Start::Address(addr(3, 1)), "lane 3 does not exist: the ledger has 2".into()),
+    ];
+    for (start, expected) in cases {
+        let all = vec![binding("new:orders", start), binding("far:orders", Start::Address(addr(1, 77)))];
+        match ledger.declare_bindings(all, at(60)).await {
+            Err(Error::NotFound(text)) => assert_eq!(text, expected),
+            other => panic!("{start:?}: {other:?}"),
+        }
+        assert_eq!(ledger.bindings().await.unwrap(), stored, "{start:?}: nothing was written");
+    }
+    subject.reopen().await;
+    let ledger = subject.ledger();
+    let far = [Start::Address(addr(1, 99)), Start::At(later)];
+    let again = far.map(|start| binding("b:orders", start));
+    for again in again {
+        assert_eq!(declare(&ledger, vec![again]).await, ids[..1]);
+    }
+    fill(&ledger, 12, 1).await;
+    assert_eq!(ledger.totals().await.unwrap()[&ids[0]].waiting, 1, "the next event is the first");
+    assert_sums(&ledger).await;
 }
 
 /// A change makes a new revision; a binding that is dropped rests with its cursor and comes back to it.

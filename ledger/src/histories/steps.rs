@@ -69,8 +69,12 @@ impl<S: Subject> World<S> {
             let start = match self.dice.roll(4) {
                 0 => Start::Now,
                 1 => Start::Earliest,
-                2 => Start::At(at(self.dice.roll(self.now as u64 + 1) as i64)),
-                _ => Start::Address(addr(self.dice.roll(2) as u16 + 1, self.dice.roll(20))),
+                2 => Start::At(at(self.dice.roll(self.now as u64 + 2) as i64)),
+                _ => {
+                    let lane = self.dice.roll(2) as u16 + 1;
+                    let tail = self.model.tail(Lane(lane)).await.unwrap();
+                    Start::Address(addr(lane, self.dice.roll(tail.0.min(20) + 3)))
+                }
             };
             let source = if self.dice.roll(6) == 0 { self.dice.pick(&SOURCES) } else { source };
             let function = if self.dice.roll(4) == 0 { "other" } else { "handle" };

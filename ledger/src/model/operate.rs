@@ -27,10 +27,8 @@ impl State {
             return Err(Error::Corrupt(format!("binding `{}` is declared twice", twice.name)));
         }
         for new in &bindings {
-            if let Start::Address(at) = new.start
-                && self.bindings.iter().all(|old| old.name != new.name)
-            {
-                self.lane(at.lane)?;
+            if self.bindings.iter().all(|old| old.name != new.name) {
+                crate::start::check(new, now, |lane| self.tail(lane))?;
             }
         }
         for old in self.bindings.iter_mut().filter(|b| !named.contains(&b.name)) {
@@ -85,7 +83,7 @@ impl State {
                 let first = self.events_of(lane).find(|e| e.accepted_at >= time);
                 first.map_or(tail, |e| Seq(e.address.seq.0 - 1))
             }
-            Start::Address(at) if at.lane == lane => Seq(at.seq.0.saturating_sub(1)).min(tail),
+            Start::Address(at) if at.lane == lane => Seq(at.seq.0.saturating_sub(1)),
             Start::Address(_) => tail,
         })
     }

@@ -36,6 +36,7 @@ pub(super) const MIGRATIONS: Steps = &[
     ("parked", include_str!("../../../migrations/postgres/0015_parked.sql")),
     ("dedup", include_str!("../../../migrations/postgres/0016_dedup.sql")),
     ("totals", include_str!("../../../migrations/postgres/0017_totals.sql")),
+    ("starts", include_str!("../../../migrations/postgres/0018_starts.sql")),
 ];
 
 /// How long one step may take, waiting for running controllers included.

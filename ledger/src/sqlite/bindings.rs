@@ -115,9 +115,10 @@ pub(super) fn declare(
 }
 
 fn create(book: &mut Book, new: &BindingRecord, now: Timestamp) -> Outcome<()> {
-    if let Start::Address(at) = new.start {
-        book.check_lane(at.lane)?;
-    }
+    crate::start::check(new, now, |lane| {
+        book.check_lane(lane)?;
+        book.tail(lane)
+    })?;
     let source = book.name(new.source.as_str())?;
     book.conn.execute(
         "INSERT INTO binding (name, revision, start, active, uncounted) VALUES (?1, 1, ?2, 1, 0)",
@@ -154,7 +155,7 @@ fn start_mark(book: &Book, lane: Lane, start: Start) -> Outcome<Seq> {
             )?;
             place.map_or(tail, |place| Seq(address_of(place).seq.0 - 1))
         }
-        Start::Address(at) if at.lane == lane => Seq(at.seq.0.saturating_sub(1)).min(tail),
+        Start::Address(at) if at.lane == lane => Seq(at.seq.0.saturating_sub(1)),
         Start::Address(_) => tail,
     })
 }
