@@ -62,7 +62,7 @@ impl Runner {
                 None => again.push(job),
             }
         }
-        self.queue.put_back(again, now);
+        self.put_back(again, now);
         self.queue.landed(lines.iter().copied(), now);
     }
 }

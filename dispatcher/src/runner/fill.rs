@@ -118,7 +118,7 @@ impl Runner {
             && is_full
             && self.unflushed() < MAX_UNFLUSHED
             && !self.cursor.done().is_empty()
-            && !self.queue.has_ready(now)
+            && !self.queue.ready(now).any()
         {
             // A few that fill the window by their size or hold the cursor are worth their rows, too.
             let jobs = self.queue.relieve(if many { WORTH } else { 1 });

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::Runner;
 use super::attempt::{Permits, Right, attempt, expire};
 use super::part::MAX_UNFLUSHED;
-use super::queue::{Job, Room};
+use super::queue::{Job, Ready, Room};
 use crate::binding::{Admit, Binding, Hold, Pass, Target};
 use crate::decide::{Admission, Candidate, admit};
 
@@ -30,11 +30,14 @@ impl Runner {
         self.look_at_keys(self.scope.rooms.clock.now());
         while self.is_taking() && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED {
             let now = self.scope.rooms.clock.now();
-            if !self.queue.has_ready(now) {
+            let ready = self.queue.ready(now);
+            if !ready.fresh {
                 self.ready_since = None;
+            }
+            if !ready.any() {
                 break;
             }
-            let Some(room) = self.room(now) else { break };
+            let Some(room) = self.room(ready, now) else { break };
             let Some(permits) = self.permits() else {
                 self.hold = Some(Hold::Slots);
                 return;
@@ -54,18 +57,24 @@ impl Runner {
         }
     }
 
-    /// A batch that could not be made whole does not wait for its window any more.
-    pub(super) fn hurry(&mut self) {
-        self.ready_since = Some(Timestamp::from_micros(0));
+    /// Puts deliveries back that were in a batch before: new events among them do not wait for the window again.
+    pub(super) fn put_back(&mut self, jobs: Vec<Job>, now: Timestamp) {
+        if jobs.iter().any(Job::is_new) {
+            self.ready_since = Some(Timestamp::from_micros(0));
+        }
+        self.queue.put_back(jobs, now);
     }
 
-    /// What the next batch may hold; `None` when it has to wait, for the rate or for more events.
-    fn room(&mut self, now: Timestamp) -> Option<Room> {
+    /// What the next batch may hold; `None` when it has to wait, for the rate or for more events. Only new events are
+    /// waited for: what is due, or comes back in parts, goes without them.
+    fn room(&mut self, ready: Ready, now: Timestamp) -> Option<Room> {
         let batch = self.plan.spec.batch;
         let bytes = usize::try_from(batch.bytes.0).unwrap_or(usize::MAX);
-        let mut room = Room { events: batch.size as usize, bytes, bisect: batch.bisect };
-        let goes = self.is_window_over(now) || (self.queue.may_fill(room) && self.fills(room, now));
-        if !goes {
+        let mut room = Room { events: batch.size as usize, bytes, bisect: batch.bisect, fresh: true };
+        if !batch.window.is_zero() {
+            room.fresh = ready.fresh && (self.is_window_over(now) || self.queue.fills(room, now));
+        }
+        if !room.fresh && !ready.others {
             self.hold = self.wake_at.map(Hold::Window);
             return None;
         }
@@ -81,36 +90,22 @@ impl Runner {
         Some(room)
     }
 
-    /// Whether a batch that is not full has waited long enough; if not, the time is noted.
+    /// Whether new events that fill no batch have waited long enough; if not, the time is noted.
     fn is_window_over(&mut self, now: Timestamp) -> bool {
-        let window = self.plan.spec.batch.window;
-        if window.is_zero() {
-            return true;
-        }
-        let over = self.ready_since.get_or_insert(now).plus(window);
+        let over = self.ready_since.get_or_insert(now).plus(self.plan.spec.batch.window);
         if over > now {
             self.wake_at = Some(over);
         }
         over <= now
     }
 
-    /// Whether a batch made now would be full; it is put back.
-    fn fills(&mut self, room: Room, now: Timestamp) -> bool {
-        let jobs = self.queue.take(room, now);
-        let lines = lines_of(&jobs);
-        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
-        let is_whole = jobs.iter().any(|job| job.most <= jobs.len());
-        let fills = jobs.len() >= room.events || bytes >= room.bytes || is_whole;
-        self.queue.put_back(jobs, now);
-        self.queue.landed(lines.into_iter(), now);
-        fills
-    }
-
     /// Starts one batch.
     fn start(&mut self, room: Room, (pass, permits): (Pass, Permits), now: Timestamp) {
         let jobs = self.queue.take(room, now);
         let taken = lines_of(&jobs);
-        self.ready_since = None;
+        if jobs.iter().any(Job::is_new) {
+            self.ready_since = None;
+        }
         let (jobs, old): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| {
             let candidate = Candidate { matches: true, since: job.since, now };
             admit(&self.plan.policy, &candidate) != Admission::Expired

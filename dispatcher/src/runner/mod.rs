@@ -89,7 +89,7 @@ pub(crate) struct Runner {
     late: Late,
     /// Whether the debts are known that later events depend on: nothing is read before.
     is_learned: bool,
-    /// Since when a batch could be made.
+    /// Since when new events are gathered for a batch.
     ready_since: Option<Timestamp>,
     /// When a batch is full enough, or the rate allows another.
     wake_at: Option<Timestamp>,

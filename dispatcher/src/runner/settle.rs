@@ -44,7 +44,6 @@ impl Runner {
                 }
                 (Ending::Halved, _) => {
                     job.most = half;
-                    self.hurry();
                     again.push(job);
                 }
                 (Ending::Missing, _) => self.settle_missing(&job),
@@ -54,7 +53,7 @@ impl Runner {
                 (Ending::Behind | Ending::Untried | Ending::Next { .. }, _) => again.push(job),
             }
         }
-        self.queue.put_back(again, now);
+        self.put_back(again, now);
         behind.into_iter().for_each(|job| self.queue.put_behind(job, now));
         for line in lines {
             if self.queue.is_parked(*line) {

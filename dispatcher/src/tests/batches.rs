@@ -1,11 +1,12 @@
 //! Batches: how they are made, and what becomes of their events when they fail in part or as a whole.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bellwire_ledger::{Ledger, LogOutcome};
 use bellwire_schemas::service::{Batch, BindingSpec, Ordering};
-use bellwire_schemas::{Address, ByteSize, Event, FailureClass, FinalState};
+use bellwire_schemas::{Address, ByteSize, Event, FailureClass, FinalState, RetryPolicy, Timestamp};
 use serde_json::json;
 
 use super::world::{Act, Functions, World, binding, event};
@@ -194,4 +195,105 @@ async fn batches_survive_a_crash_with_nothing_lost() {
     }
     world.settled().await;
     assert!(ends(&world, &sent).await.iter().all(|(_, state)| *state == FinalState::Delivered));
+}
+
+type Noted = (Timestamp, Vec<String>);
+
+/// A world whose function runs one call at a time, 50 ms each, throws on these events, and notes when each call began.
+async fn poisoned(spec: BindingSpec, poisons: &'static [&'static str]) -> (World, Arc<Mutex<Vec<Noted>>>) {
+    let functions = Functions::new(|_, _| Act::Answer);
+    let mut world = World::new(1, Arc::clone(&functions), vec![spec]).await;
+    world.known.values_mut().for_each(|function| function.concurrency = 1);
+    let (clock, notes) = (world.clock.clone(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&notes);
+    functions.rewrite(move |call, _| {
+        noted.lock().unwrap().push((clock.now(), call.ids.clone()));
+        match call.ids.iter().any(|id| poisons.contains(&id.as_str())) {
+            true => Act::Fail(FailureClass::Function, "ValueError"),
+            false => Act::After(Duration::from_millis(50)),
+        }
+    });
+    world.start().await;
+    (world, notes)
+}
+
+/// When an event was tried alone.
+fn alone(notes: &[Noted], id: &str) -> Vec<Timestamp> {
+    notes.iter().filter(|(_, ids)| *ids == [id]).map(|(at, _)| *at).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_that_failed_alone_take_turns_with_full_batches() {
+    const POISONS: [&str; 4] = ["e3", "e14", "e25", "e36"];
+    for ordering in [Ordering::None, Ordering::Key] {
+        let retry = RetryPolicy {
+            attempts: Some(3),
+            min_delay: Duration::from_millis(200),
+            max_delay: Duration::from_secs(1),
+            ..RetryPolicy::default()
+        };
+        let spec = BindingSpec { ordering, retry, ..batched(Batch::of(10)) };
+        let (mut world, notes) = poisoned(spec, &POISONS).await;
+        world.send("in", events(1_000)).await;
+        world.settled().await;
+        let notes = notes.lock().unwrap().clone();
+        // A hundred batches; a poison costs four halvings of two calls, and two tries more.
+        assert!(notes.len() <= 100 + 4 * (8 + 2), "{} calls, {ordering:?}", notes.len());
+        for poison in POISONS {
+            let tries = alone(&notes, poison);
+            assert_eq!(tries.len(), 3, "{poison}, {ordering:?}");
+            for pair in tries.windows(2) {
+                let waited = pair[1].since(pair[0]);
+                assert!(
+                    waited <= Duration::from_millis(1_000 + 8 * 55),
+                    "{poison}: {waited:?}, {ordering:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_does_not_wait_for_the_window_but_new_events_do() {
+    for ordering in [Ordering::None, Ordering::Key] {
+        let retry = RetryPolicy {
+            attempts: Some(3),
+            min_delay: Duration::from_millis(100),
+            max_delay: Duration::from_millis(100),
+            ..RetryPolicy::default()
+        };
+        let batch = Batch { window: Duration::from_secs(20), ..Batch::of(8) };
+        let (mut world, notes) = poisoned(BindingSpec { ordering, retry, ..batched(batch) }, &["e0"]).await;
+        let from = world.clock.now();
+        world.send("in", events(8)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.send("in", vec![event("late", &json!(0))]).await;
+        world.settled().await;
+        let notes = notes.lock().unwrap().clone();
+        let (late, others): (Vec<Noted>, Vec<Noted>) =
+            notes.into_iter().partition(|(_, ids)| ids.iter().any(|id| id == "late"));
+        let took = others.last().unwrap().0.since(from);
+        assert!(took < Duration::from_secs(1), "{took:?}: {others:?}");
+        assert!(others.len() <= 1 + 6 + 2, "{others:?}");
+        assert_eq!(late.len(), 1);
+        let waited = late[0].0.since(from);
+        assert!((20_000..20_500).contains(&waited.as_millis()), "{waited:?}, {ordering:?}");
+        assert_eq!(late[0].1, ["late"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_function_reported_is_tried_again_when_it_is_due() {
+    let functions = Functions::new(|call, _| match call.ids.len() {
+        8 => Act::Report(Duration::ZERO, vec!["e1".into(), "e2".into()]),
+        _ => Act::Answer,
+    });
+    let batch = Batch { window: Duration::from_secs(20), ..Batch::of(8) };
+    let mut world = World::new(1, Arc::clone(&functions), vec![batched(batch)]).await;
+    world.start().await;
+    let from = world.clock.now();
+    world.send("in", events(8)).await;
+    world.settled().await;
+    assert!(world.clock.now().since(from) < Duration::from_secs(3), "{:?}", world.clock.now().since(from));
+    assert_eq!(functions.calls().len(), 2);
 }

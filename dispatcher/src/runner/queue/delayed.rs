@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bellwire_schemas::{Seq, Timestamp};
 
-use super::lines::Row;
+use super::line::Row;
 
 #[derive(Debug, Default)]
 pub(super) struct Delayed {

@@ -1,10 +1,11 @@
-//! Deliveries without order: three streams in turn, and the keys of each stream in turn.
+//! Deliveries without order: streams in turn, and the keys of each stream in turn.
 
 use bellwire_schemas::Seq;
 
-use super::Room;
-use super::job::{Job, Stream};
+use super::batch::{Batch, Draw};
+use super::job::{Job, Kind, Stream};
 use super::ring::Ring;
+use super::{Ready, Room};
 
 /// Events without a key share one turn.
 const KEYLESS: u64 = 0;
@@ -12,70 +13,75 @@ const KEYLESS: u64 = 0;
 const CURSOR: usize = 0;
 const LIVE: usize = 1;
 const DEBTS: usize = 2;
+const LONE: usize = 3;
+/// Takes the turn of the cursor as long as there are any: they came before what the cursor brings now.
+const PARTS: usize = 4;
+
+/// Streams that have a turn of their own.
+const TURNS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Free {
-    streams: [Ring; 3],
+    streams: [Ring; 5],
     next: usize,
 }
 
 impl Free {
     pub(super) fn push_fresh(&mut self, job: Job, stream: Stream) {
-        self.streams[index(stream)].push_back(group(&job), job);
+        let (stream, group) = place(&job, index(stream));
+        self.streams[stream].push_back(group, job);
     }
 
     pub(super) fn push_debt(&mut self, job: Job) {
-        self.streams[DEBTS].push_back(job.line, job);
+        let (stream, group) = place(&job, CURSOR);
+        self.streams[stream].push_back(group, job);
     }
 
     pub(super) fn put_back(&mut self, job: Job) {
         // Which fresh stream it came from does not matter any more: it goes first.
-        let stream = if job.debt.is_some() { DEBTS } else { CURSOR };
-        let group = if job.debt.is_some() { job.line } else { group(&job) };
+        let (stream, group) = place(&job, CURSOR);
         self.streams[stream].push_front(group, job);
     }
 
     pub(super) fn put_behind(&mut self, job: Job) {
-        match job.debt {
-            Some(_) => self.push_debt(job),
-            None => self.push_fresh(job, Stream::Cursor),
-        }
+        self.push_fresh(job, Stream::Cursor);
     }
 
     pub(super) fn take(&mut self, room: Room) -> Vec<Job> {
         let mut batch = Batch::new(room);
-        while let Some((stream, group, job)) = self.pop() {
-            if !batch.has_room_for(&job) {
-                self.streams[stream].push_front(group, job);
-                break;
+        let streams = &mut self.streams;
+        batch.fill(&mut self.next, TURNS, |turn, batch| {
+            let stream = if turn == CURSOR && streams[PARTS].len() > 0 { PARTS } else { turn };
+            if !room.fresh && matches!(stream, CURSOR | LIVE) {
+                return Draw::Nothing;
             }
-            batch.add(job);
-            if batch.is_full() {
-                break;
+            match streams[stream].first().map(|job| batch.has_room_for(job.size())) {
+                Some(true) => streams[stream].pop().map_or(Draw::Nothing, |job| Draw::Job(Box::new(job))),
+                Some(false) => Draw::Waits,
+                None => Draw::Nothing,
             }
-        }
+        });
         batch.jobs
     }
 
-    fn pop(&mut self) -> Option<(usize, u64, Job)> {
-        for step in 0..self.streams.len() {
-            let stream = (self.next + step) % self.streams.len();
-            if let Some((group, job)) = self.streams[stream].pop() {
-                self.next = stream + 1;
-                return Some((stream, group, job));
-            }
-        }
-        None
+    pub(super) fn ready(&self) -> Ready {
+        let has = |stream: &usize| self.streams[*stream].len() > 0;
+        Ready { fresh: [CURSOR, LIVE].iter().any(has), others: [DEBTS, LONE, PARTS].iter().any(has) }
+    }
+
+    /// Whether new events, with the debts that may join them, make a full batch.
+    pub(super) fn fills(&self, room: Room) -> bool {
+        let of = |what: fn(&Ring) -> usize| self.streams[..=DEBTS].iter().map(what).sum::<usize>();
+        of(Ring::len) >= room.events || of(Ring::bytes) >= room.bytes
     }
 
     pub(super) fn drop_debts(&mut self) -> Vec<Seq> {
-        self.streams[DEBTS].drain().into_iter().map(|job| job.address.seq).collect()
+        let debts = self.streams.iter_mut().flat_map(|stream| stream.drain(|job| job.debt.is_some()));
+        debts.map(|job| job.address.seq).collect()
     }
 
     pub(super) fn take_fresh(&mut self) -> Vec<Job> {
-        let mut jobs = self.streams[CURSOR].drain();
-        jobs.append(&mut self.streams[LIVE].drain());
-        jobs
+        self.streams.iter_mut().flat_map(|stream| stream.drain(|job| job.debt.is_none())).collect()
     }
 
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Job> {
@@ -87,15 +93,11 @@ impl Free {
     }
 
     pub(super) fn fresh_len(&self) -> usize {
-        self.streams[CURSOR].len() + self.streams[LIVE].len()
+        self.streams.iter().map(|stream| stream.len() - stream.debts()).sum()
     }
 
     pub(super) fn debts_len(&self) -> usize {
-        self.streams[DEBTS].len()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.fresh_len() + self.debts_len()
+        self.streams.iter().map(Ring::debts).sum()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -110,36 +112,13 @@ const fn index(stream: Stream) -> usize {
     }
 }
 
-fn group(job: &Job) -> u64 {
-    if job.key().is_some() { job.line } else { KEYLESS }
-}
-
-/// A batch in the making.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) jobs: Vec<Job>,
-    events: usize,
-    bytes_left: usize,
-}
-
-impl Batch {
-    pub(super) fn new(room: Room) -> Self {
-        Self { jobs: Vec::new(), events: room.events.max(1), bytes_left: room.bytes }
-    }
-
-    /// Whether a job goes with the others; the first one always does.
-    pub(super) fn has_room_for(&self, job: &Job) -> bool {
-        let fits = self.jobs.len() < self.events.min(job.most.max(1)) && job.bytes <= self.bytes_left;
-        fits || self.jobs.is_empty()
-    }
-
-    pub(super) fn add(&mut self, job: Job) {
-        self.events = self.events.min(job.most.max(1));
-        self.bytes_left = self.bytes_left.saturating_sub(job.bytes);
-        self.jobs.push(job);
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.jobs.len() >= self.events || self.bytes_left == 0
+/// The stream of a job and whose turn it is in there; `fresh`: the one that new events come from.
+fn place(job: &Job, fresh: usize) -> (usize, u64) {
+    match job.size().kind {
+        Kind::Fresh if job.key().is_none() => (fresh, KEYLESS),
+        Kind::Fresh => (fresh, job.line),
+        Kind::Debt => (DEBTS, job.line),
+        Kind::Lone => (LONE, job.line),
+        Kind::Part => (PARTS, KEYLESS),
     }
 }

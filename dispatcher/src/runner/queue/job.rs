@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bellwire_ledger::{Owed, OwedReason, StoredEvent};
 use bellwire_schemas::{Address, ErrorInfo, Lane, ReplayId, Seq, Timestamp};
 
+use super::batch::Size;
+
 /// The name of the failure of an event that a function reported in `batchItemFailures`.
 pub(crate) const REPORTED: &str = "Function.BatchItemFailure";
 
@@ -16,6 +18,19 @@ pub(in crate::runner) enum Stream {
     Cursor,
     /// The end of the lane, while the cursor is far behind.
     Live,
+}
+
+/// With what else a job may be in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A new event.
+    Fresh,
+    /// Owed, and it goes with others.
+    Debt,
+    /// Of a batch that failed as a whole: with such others only, not with what has failed with none.
+    Part,
+    /// Owed, and it goes alone.
+    Lone,
 }
 
 #[derive(Clone, Debug)]
@@ -78,8 +93,39 @@ impl Job {
         matches!(self.debt, None | Some(OwedReason::Retry | OwedReason::Parked | OwedReason::Blocked))
     }
 
+    /// Whether it is a new event, for which others are waited for.
+    pub(in crate::runner) fn is_new(&self) -> bool {
+        self.size().kind == Kind::Fresh
+    }
+
+    /// What its place in a batch depends on.
+    pub(super) fn size(&self) -> Size {
+        Size { kind: Kind::of(self.most, self.debt.is_some()), most: self.most, bytes: self.bytes }
+    }
+
     pub(in crate::runner) fn key(&self) -> Option<&str> {
         self.event.as_ref().and_then(|event| event.key.as_deref())
+    }
+}
+
+impl Kind {
+    /// Of a job that may be in a batch of `most` events.
+    pub(super) fn of(most: usize, is_debt: bool) -> Self {
+        match (most, is_debt) {
+            (usize::MAX, false) => Self::Fresh,
+            (usize::MAX, true) => Self::Debt,
+            (1, true) => Self::Lone,
+            _ => Self::Part,
+        }
+    }
+
+    pub(super) fn goes_with(self, other: Self) -> bool {
+        self == other || (self.is_whole() && other.is_whole())
+    }
+
+    /// Whether it may be in a batch of any size.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Fresh | Self::Debt)
     }
 }
 

@@ -9,18 +9,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use bellwire_ledger::{Owed, OwedReason};
 use bellwire_schemas::{Lane, Seq, Timestamp};
 
-use super::delayed::Delayed;
-use super::free::Batch;
-use super::job::{Job, REPORTED, line_of};
-use super::{Change, Room};
+use super::batch::{Batch, Draw};
+use super::job::{Job, Kind, line_of};
+use super::line::{Line, Moment, Next, Row};
+use super::{Change, Ready, Room};
+
+/// The kinds that have a turn of their own; parts take that of new events as long as there are any, because they came
+/// before them.
+const TURNS: [Kind; 3] = [Kind::Fresh, Kind::Debt, Kind::Lone];
+
+/// The time of lines that are looked at again before anything is taken.
+const SOON: Timestamp = Timestamp::from_micros(i64::MIN);
 
 /// The lines of a binding in a lane.
 #[derive(Debug)]
 pub(super) struct Lines {
     lane: Lane,
     lines: HashMap<u64, Line>,
-    /// Lines of which something may run.
-    ring: VecDeque<u64>,
+    /// Lines of which something may run, by what that is, in the order of their tickets.
+    rings: [BTreeMap<u64, u64>; 4],
+    tickets: u64,
+    next: usize,
+    /// Whether parts of batches are kept apart; as the last batch had it.
+    bisect: bool,
     /// When lines that wait for a time are looked at again.
     timers: BTreeSet<(Timestamp, u64)>,
     /// Every place up to here was read: a row beyond it may have an earlier one of its key before it that was not.
@@ -32,47 +43,22 @@ pub(super) struct Lines {
     rows: usize,
 }
 
-#[derive(Debug, Default)]
-struct Line {
-    /// Batches of it that are out: more than one only when order was asked for while they were.
-    out: u32,
-    in_ring: bool,
-    memory: VecDeque<Job>,
-    /// Failed, parked and blocked debts.
-    rows: BTreeMap<Seq, Row>,
-    /// Redriven and replayed ones, and delayed ones whose time has come.
-    again: BTreeMap<Seq, Row>,
-    /// Those whose time has not come: they hold up nothing.
-    delayed: Delayed,
-    again_next: bool,
-}
-
-/// A debt row, as far as it is needed to choose; the rest is read when its attempt starts.
-#[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) at: Timestamp,
-    attempts: u32,
-    since: Timestamp,
-    reason: OwedReason,
-    /// Most events of a batch that it may be in: one when it failed with nothing else to blame, fewer with each halving.
-    most: usize,
-    /// False until the flush that writes it is confirmed.
-    is_written: bool,
-}
-
-/// What a line can do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Live,
-    Again,
-    At(Timestamp),
-    Never,
-}
-
 impl Lines {
     pub(super) fn new(lane: Lane) -> Self {
-        let (lines, ring, timers, beyond) = Default::default();
-        Self { lane, lines, ring, timers, read: Seq(0), beyond, fresh: 0, bytes: 0, rows: 0 }
+        Self {
+            lane,
+            lines: HashMap::new(),
+            rings: Default::default(),
+            tickets: 0,
+            next: 0,
+            bisect: true,
+            timers: BTreeSet::new(),
+            read: Seq(0),
+            beyond: BTreeMap::new(),
+            fresh: 0,
+            bytes: 0,
+            rows: 0,
+        }
     }
 
     pub(super) fn push_fresh(&mut self, job: Job, now: Timestamp) {
@@ -135,6 +121,7 @@ impl Lines {
 
     pub(super) fn owe(&mut self, owed: &Owed, id: u64, now: Timestamp) {
         self.insert(id, owed.seq, Row::of(owed, false), now);
+        self.settle(id, now);
     }
 
     /// Forgets a row that ends without having been taken.
@@ -145,6 +132,7 @@ impl Lines {
         line.again.remove(&seq);
         line.delayed.remove(seq);
         self.rows -= before - line.known();
+        self.timers.insert((SOON, id));
     }
 
     pub(super) fn written(&mut self, change: Change, now: Timestamp) {
@@ -158,57 +146,70 @@ impl Lines {
     }
 
     pub(super) fn take(&mut self, room: Room, now: Timestamp) -> Vec<Job> {
+        if self.bisect != room.bisect {
+            self.bisect = room.bisect;
+            self.review(now);
+        }
         self.wake(now);
         let mut batch = Batch::new(room);
         // Every key once, then those that have more, again in turn.
-        let mut more: VecDeque<(u64, bool)> = VecDeque::new();
-        while !batch.is_full() {
-            let (id, chosen) = match self.ring.pop_front() {
-                Some(id) => (id, None),
-                None => match more.pop_front() {
-                    Some((id, side)) => (id, Some(side)),
-                    None => break,
-                },
-            };
-            let Some(line) = self.lines.get_mut(&id) else { continue };
-            let is_again = match chosen {
-                Some(side) => side,
-                None => {
-                    line.in_ring = false;
-                    match line.turn(now, self.read) {
-                        _ if line.out > 0 => continue,
-                        Turn::Live => false,
-                        Turn::Again => true,
-                        Turn::At(_) | Turn::Never => {
-                            self.settle(id, now);
-                            continue;
-                        }
-                    }
-                }
-            };
-            let Some(job) = line.pop(is_again, (self.lane, id), room.bisect, (now, self.read)) else {
+        let mut more = VecDeque::new();
+        let mut next = self.next;
+        batch.fill(&mut next, TURNS.len(), |turn, batch| {
+            let Some((id, first)) = self.first(TURNS[turn], room.fresh, now) else { return Draw::Nothing };
+            if !batch.has_room_for(first.size) {
+                return Draw::Waits;
+            }
+            let Some(job) = self.pop(id, first) else { return Draw::Nothing };
+            self.leave(id);
+            more.push_back((id, first.is_again));
+            Draw::Job(Box::new(job))
+        });
+        self.next = next;
+        while !batch.is_full()
+            && let Some((id, is_again)) = more.pop_front()
+        {
+            let moment = self.moment(now);
+            let Some(next) = self.lines.get(&id).and_then(|line| line.first(is_again, moment)) else {
                 continue;
             };
-            if job.event.is_some() {
-                self.fresh -= 1;
-                self.bytes -= job.bytes;
-            } else {
-                self.rows -= 1;
+            if (room.fresh || next.size.kind != Kind::Fresh)
+                && batch.has_room_for(next.size)
+                && let Some(job) = self.pop(id, next)
+            {
+                batch.add(job);
+                more.push_back((id, is_again));
             }
-            if !batch.has_room_for(&job) {
-                self.restore(job, true, now);
-                if chosen.is_none() {
-                    self.settle(id, now);
-                }
-                break;
-            }
-            batch.add(job);
-            if chosen.is_none() {
-                self.leave(id);
-            }
-            more.push_back((id, is_again));
         }
         batch.jobs
+    }
+
+    /// Whether new events, with the debts that may join them, make a full batch.
+    pub(super) fn fills(&mut self, room: Room, now: Timestamp) -> bool {
+        if self.fresh + self.rows < room.events && self.bytes < room.bytes {
+            return false;
+        }
+        let (mut events, mut bytes) = (0, 0);
+        let moment = self.moment(now);
+        for id in [Kind::Fresh, Kind::Debt].into_iter().flat_map(|kind| self.rings[kind as usize].values()) {
+            let Some(line) = self.lines.get_mut(id) else { continue };
+            let Some(next) = line.next(moment) else { continue };
+            let (more, size) = line.count_whole(next.is_again, moment, room.events - events);
+            (events, bytes) = (events + more, bytes + size);
+            if events >= room.events || bytes >= room.bytes {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn ready(&mut self, now: Timestamp) -> Ready {
+        self.wake(now);
+        for kind in [Kind::Fresh, Kind::Debt, Kind::Part, Kind::Lone] {
+            self.front(kind, now);
+        }
+        let others = [Kind::Debt, Kind::Part, Kind::Lone].iter().any(|kind| self.front(*kind, now).is_some());
+        Ready { fresh: self.front(Kind::Fresh, now).is_some(), others }
     }
 
     /// Puts a job back where it was; `is_written`: a debt's row is known to the ledger.
@@ -236,8 +237,10 @@ impl Lines {
     }
 
     pub(super) fn take_fresh(&mut self) -> Vec<Job> {
-        let jobs = self.lines.values_mut().flat_map(|line| std::mem::take(&mut line.memory)).collect();
+        let jobs: Vec<Job> =
+            self.lines.values_mut().flat_map(|line| std::mem::take(&mut line.memory)).collect();
         (self.fresh, self.bytes) = (0, 0);
+        self.timers.extend(jobs.iter().map(|job| (SOON, job.line)));
         jobs
     }
 
@@ -249,24 +252,6 @@ impl Lines {
         self.uncount(std::slice::from_ref(&job));
         self.settle(id, now);
         Some(job)
-    }
-
-    pub(super) fn has_ready(&mut self, now: Timestamp) -> bool {
-        self.wake(now);
-        while let Some(id) = self.ring.front() {
-            let ready = self.lines.get_mut(id).is_some_and(|line| {
-                line.out == 0 && matches!(line.turn(now, self.read), Turn::Live | Turn::Again)
-            });
-            if ready {
-                return true;
-            }
-            let Some(id) = self.ring.pop_front() else { break };
-            if let Some(line) = self.lines.get_mut(&id) {
-                line.in_ring = false;
-            }
-            self.settle(id, now);
-        }
-        false
     }
 
     pub(super) fn next_at(&self) -> Option<Timestamp> {
@@ -296,26 +281,76 @@ impl Lines {
 
     /// Puts a line where it belongs after it has changed.
     fn settle(&mut self, id: u64, now: Timestamp) {
+        let moment = self.moment(now);
         let Some(line) = self.lines.get_mut(&id) else { return };
         if line.out > 0 {
             return;
         }
-        match line.turn(now, self.read) {
-            Turn::Live | Turn::Again => {
-                if !line.in_ring {
-                    line.in_ring = true;
-                    self.ring.push_back(id);
-                }
+        let next = line.next(moment).map(|next| next.size.kind);
+        let later = line.later(moment);
+        if line.place.map(|(kind, _)| kind) != next {
+            if let Some((kind, ticket)) = line.place.take() {
+                self.rings[kind as usize].remove(&ticket);
             }
-            Turn::At(at) => {
-                self.timers.insert((at, id));
+            if let Some(kind) = next {
+                self.tickets += 1;
+                line.place = Some((kind, self.tickets));
+                self.rings[kind as usize].insert(self.tickets, id);
             }
-            // One that is in the ring is removed when its turn comes.
-            Turn::Never if line.is_empty() && !line.in_ring => {
-                self.lines.remove(&id);
-            }
-            Turn::Never => {}
         }
+        if let Some(at) = later {
+            self.timers.insert((at, id));
+        }
+        if line.is_empty() {
+            self.lines.remove(&id);
+        }
+    }
+
+    /// Who has this turn; `fresh`: new events may go.
+    fn first(&mut self, turn: Kind, fresh: bool, now: Timestamp) -> Option<(u64, Next)> {
+        match turn {
+            Kind::Fresh => {
+                self.front(Kind::Part, now).or_else(|| fresh.then(|| self.front(Kind::Fresh, now)).flatten())
+            }
+            kind => self.front(kind, now),
+        }
+    }
+
+    /// The first line of a ring; one that does not belong there any more goes where it does.
+    fn front(&mut self, kind: Kind, now: Timestamp) -> Option<(u64, Next)> {
+        let moment = self.moment(now);
+        while let Some((ticket, id)) = self.rings[kind as usize].first_key_value().map(|(t, id)| (*t, *id)) {
+            let next = self.lines.get_mut(&id).and_then(|line| line.next(moment));
+            if let Some(next) = next.filter(|next| next.size.kind == kind) {
+                return Some((id, next));
+            }
+            self.rings[kind as usize].remove(&ticket);
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.place = None;
+            }
+            self.settle(id, now);
+        }
+        None
+    }
+
+    /// Takes the next job of a line out, and the line out of its ring.
+    fn pop(&mut self, id: u64, next: Next) -> Option<Job> {
+        let line = self.lines.get_mut(&id)?;
+        if let Some((kind, ticket)) = line.place.take() {
+            self.rings[kind as usize].remove(&ticket);
+        }
+        let job = line.pop(next, (self.lane, id))?;
+        if job.event.is_some() {
+            self.fresh -= 1;
+            self.bytes -= job.bytes;
+        } else {
+            self.rows -= 1;
+        }
+        Some(job)
+    }
+
+    fn moment(&self, now: Timestamp) -> Moment {
+        Moment { now, read: self.read, bisect: self.bisect }
     }
 
     fn insert(&mut self, id: u64, seq: Seq, row: Row, now: Timestamp) {
@@ -361,93 +396,5 @@ impl Lines {
     fn uncount(&mut self, jobs: &[Job]) {
         self.fresh -= jobs.len();
         self.bytes -= jobs.iter().map(|job| job.bytes).sum::<usize>();
-    }
-}
-
-impl Line {
-    fn is_empty(&self) -> bool {
-        self.memory.is_empty() && self.known() == 0
-    }
-
-    /// Its rows.
-    fn known(&self) -> usize {
-        self.rows.len() + self.again.len() + self.delayed.len()
-    }
-
-    fn turn(&mut self, now: Timestamp, read: Seq) -> Turn {
-        while let Some((seq, row)) = self.delayed.pop_due(now) {
-            self.again.insert(seq, row);
-        }
-        let live = self.live(read);
-        let again = self.again.values().next().and_then(Row::at);
-        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
-        match (is_due(live), is_due(again)) {
-            (true, true) if self.again_next => Turn::Again,
-            (true, _) => Turn::Live,
-            (_, true) => Turn::Again,
-            _ => [live, again, self.delayed.first_at()]
-                .into_iter()
-                .flatten()
-                .min()
-                .map_or(Turn::Never, Turn::At),
-        }
-    }
-
-    /// When the first of the line may run.
-    fn live(&self, read: Seq) -> Option<Timestamp> {
-        match (self.memory.front(), self.rows.first_key_value()) {
-            (Some(job), Some((seq, _))) if job.address.seq < *seq => Some(Timestamp::from_micros(i64::MIN)),
-            (_, Some((seq, row))) => row.at().filter(|_| *seq <= read),
-            (Some(_), None) => Some(Timestamp::from_micros(i64::MIN)),
-            (None, None) => None,
-        }
-    }
-
-    fn pop(
-        &mut self,
-        is_again: bool,
-        (lane, id): (Lane, u64),
-        bisect: bool,
-        (now, read): (Timestamp, Seq),
-    ) -> Option<Job> {
-        self.again_next = !is_again;
-        let job = |(seq, row): (Seq, Row)| Job {
-            address: bellwire_schemas::Address::new(lane, seq),
-            event: None,
-            attempts: row.attempts,
-            since: row.since,
-            debt: Some(row.reason),
-            error: None,
-            line: id,
-            bytes: 0,
-            most: if bisect { row.most } else { usize::MAX },
-        };
-        if is_again {
-            let is_due = self.again.values().next().and_then(Row::at).is_some_and(|at| at <= now);
-            return is_due.then(|| self.again.pop_first()).flatten().map(job);
-        }
-        if self.live(read).is_none_or(|at| at > now) {
-            return None;
-        }
-        match (self.memory.front(), self.rows.first_key_value()) {
-            (Some(fresh), Some((seq, _))) if fresh.address.seq < *seq => self.memory.pop_front(),
-            (_, Some(_)) => self.rows.pop_first().map(job),
-            (Some(_), None) => self.memory.pop_front(),
-            (None, None) => None,
-        }
-    }
-}
-
-impl Row {
-    fn of(owed: &Owed, is_written: bool) -> Self {
-        let is_suspect = owed.attempts > 0 && owed.error.as_ref().is_none_or(|e| e.kind != REPORTED);
-        let most = if is_suspect { 1 } else { usize::MAX };
-        let (at, attempts, since, reason) = (owed.next_at, owed.attempts, owed.since, owed.reason.clone());
-        Self { at, attempts, since, reason, most, is_written }
-    }
-
-    /// When it may run; a row that is not written yet has no time.
-    fn at(&self) -> Option<Timestamp> {
-        self.is_written.then_some(self.at)
     }
 }

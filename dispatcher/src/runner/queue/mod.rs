@@ -1,12 +1,15 @@
 //! Deliveries in memory that wait for a slot, and which of them make the next batch. Pure: no clock, no ledger.
 //!
-//! Without order, three streams take turns (fresh events, live ones that came while the binding was far behind, debts)
-//! and within a stream the keys do (`ring.rs`): neither a backlog nor a wave of retries nor one key holds up the others.
-//! In order, each key has a line of which one batch at most is out (`lines.rs`).
+//! Without order, streams take turns (`free.rs`: fresh events, live ones that came while the binding was far behind,
+//! debts, debts that go alone) and within a stream the keys do (`ring.rs`): neither a backlog nor a wave of retries nor
+//! one key holds up the others. In order, each key has a line of which one batch at most is out (`lines.rs`). What goes
+//! alone, or in a part of a batch, makes a batch of its own and leaves those of the others whole (`batch.rs`).
 
+mod batch;
 mod delayed;
 mod free;
 mod job;
+mod line;
 mod lines;
 mod ring;
 #[cfg(test)]
@@ -32,6 +35,17 @@ pub(super) struct Room {
     pub(super) bytes: usize,
     /// What failed alone is tried alone.
     pub(super) bisect: bool,
+    /// New events may go; if not, more of them are waited for.
+    pub(super) fresh: bool,
+}
+
+/// What could run now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ready {
+    /// New events.
+    pub(super) fresh: bool,
+    /// Debts, and what has come back from a batch that failed as a whole.
+    pub(super) others: bool,
 }
 
 /// A debt row that changes with the flush under way.
@@ -55,8 +69,8 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 enum Order {
-    Free(Free),
-    Lines(Lines),
+    Free(Box<Free>),
+    Lines(Box<Lines>),
 }
 
 impl Queue {
@@ -205,21 +219,20 @@ impl Queue {
         }
     }
 
-    /// Whether something could run now.
-    pub(super) fn has_ready(&mut self, now: Timestamp) -> bool {
+    /// What could run now.
+    pub(super) fn ready(&mut self, now: Timestamp) -> Ready {
         match &mut self.order {
-            Order::Free(free) => free.len() > 0,
-            Order::Lines(lines) => lines.has_ready(now),
+            Order::Free(free) => free.ready(),
+            Order::Lines(lines) => lines.ready(now),
         }
     }
 
-    /// Whether what is ready fills a batch, as far as can be told without taking it.
-    pub(super) fn may_fill(&self, room: Room) -> bool {
-        let (events, bytes) = match &self.order {
-            Order::Free(free) => (free.len(), free.bytes()),
-            Order::Lines(lines) => (lines.len() + lines.rows(), lines.bytes()),
-        };
-        events >= room.events || bytes >= room.bytes
+    /// Whether what is ready fills a batch in which there are new events.
+    pub(super) fn fills(&mut self, room: Room, now: Timestamp) -> bool {
+        match &mut self.order {
+            Order::Free(free) => free.fills(room),
+            Order::Lines(lines) => lines.fills(room, now),
+        }
     }
 
     /// When the next debt of a binding in order is due.
@@ -324,11 +337,17 @@ impl Queue {
     }
 }
 
+impl Ready {
+    pub(super) fn any(self) -> bool {
+        self.fresh || self.others
+    }
+}
+
 impl Order {
     fn new(lane: Lane, ordering: Ordering) -> Self {
         match ordering {
-            Ordering::None => Self::Free(Free::default()),
-            Ordering::Key => Self::Lines(Lines::new(lane)),
+            Ordering::None => Self::Free(Box::default()),
+            Ordering::Key => Self::Lines(Box::new(Lines::new(lane))),
         }
     }
 }

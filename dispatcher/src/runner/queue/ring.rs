@@ -12,6 +12,7 @@ pub(super) struct Ring {
     groups: HashMap<u64, VecDeque<Job>>,
     turn: VecDeque<u64>,
     len: usize,
+    debts: usize,
     bytes: usize,
 }
 
@@ -37,7 +38,12 @@ impl Ring {
     }
 
     /// The next key's first job.
-    pub(super) fn pop(&mut self) -> Option<(u64, Job)> {
+    pub(super) fn first(&self) -> Option<&Job> {
+        self.groups.get(self.turn.front()?)?.front()
+    }
+
+    /// Takes it out.
+    pub(super) fn pop(&mut self) -> Option<Job> {
         let group = self.turn.pop_front()?;
         let jobs = self.groups.get_mut(&group)?;
         let job = jobs.pop_front()?;
@@ -46,16 +52,23 @@ impl Ring {
         } else {
             self.turn.push_back(group);
         }
-        self.len -= 1;
-        self.bytes -= job.bytes;
-        Some((group, job))
+        self.uncount(&job);
+        Some(job)
     }
 
-    pub(super) fn drain(&mut self) -> Vec<Job> {
-        let jobs = self.groups.drain().flat_map(|(_, jobs)| jobs).collect();
-        self.turn.clear();
-        (self.len, self.bytes) = (0, 0);
-        jobs
+    /// Takes out all of a sort.
+    pub(super) fn drain(&mut self, is_wanted: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let mut all = Vec::new();
+        for jobs in self.groups.values_mut() {
+            let (wanted, kept) = std::mem::take(jobs).into_iter().partition(&is_wanted);
+            let wanted: VecDeque<Job> = wanted;
+            *jobs = kept;
+            all.extend(wanted);
+        }
+        self.groups.retain(|_, jobs| !jobs.is_empty());
+        self.turn.retain(|group| self.groups.contains_key(group));
+        all.iter().for_each(|job| self.uncount(job));
+        all
     }
 
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Job> {
@@ -68,13 +81,17 @@ impl Ring {
             self.groups.remove(&group);
             self.turn.retain(|other| *other != group);
         }
-        self.len -= 1;
-        self.bytes -= job.bytes;
+        self.uncount(&job);
         Some(job)
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many of them are owed.
+    pub(super) fn debts(&self) -> usize {
+        self.debts
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -83,6 +100,13 @@ impl Ring {
 
     fn count(&mut self, job: &Job) {
         self.len += 1;
+        self.debts += usize::from(job.debt.is_some());
         self.bytes += job.bytes;
+    }
+
+    fn uncount(&mut self, job: &Job) {
+        self.len -= 1;
+        self.debts -= usize::from(job.debt.is_some());
+        self.bytes -= job.bytes;
     }
 }

@@ -10,7 +10,7 @@ use bellwire_schemas::service::Ordering;
 use bellwire_schemas::{Address, Event, Lane, Seq, Timestamp};
 use proptest::prelude::*;
 
-use super::{Change, Job, Queue, Room, Stream};
+use super::{Change, Job, Queue, Ready, Room, Stream};
 
 const LANE: Lane = Lane(1);
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -18,7 +18,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 #[derive(Clone, Debug)]
 enum Step {
     Read,
-    Take(usize),
+    Take(usize, bool),
     Land(usize, Vec<u8>),
     Confirm,
     Wait(u64),
@@ -31,7 +31,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => Just(Step::Read),
-        4 => (1_usize..6).prop_map(Step::Take),
+        4 => (1_usize..6, prop::bool::weighted(0.8)).prop_map(|(events, fresh)| Step::Take(events, fresh)),
         5 => (any::<usize>(), prop::collection::vec(0_u8..10, 1..6)).prop_map(|(at, ends)| Step::Land(at, ends)),
         2 => Just(Step::Confirm),
         2 => (0_u64..40).prop_map(Step::Wait),
@@ -122,13 +122,28 @@ impl Mini {
         self.queue.set_read(Seq(self.read), self.now);
     }
 
-    fn take(&mut self, events: usize) {
-        let room = Room { events, bytes: usize::MAX, bisect: true };
-        if !self.queue.has_ready(self.now) {
+    fn take(&mut self, events: usize, fresh: bool) {
+        let room = Room { events, bytes: usize::MAX, bisect: true, fresh };
+        let ready = self.queue.ready(self.now);
+        let has_something = ready.others || (fresh && ready.fresh);
+        if !has_something {
             return;
         }
+        let fills = fresh && self.queue.fills(room, self.now);
         let jobs = self.queue.take(room, self.now);
         assert!(!jobs.is_empty() && jobs.len() <= events, "what is ready can be taken");
+        let most = jobs.iter().map(|job| job.most).min().unwrap();
+        assert!(jobs.len() <= most, "{} together of {most}", jobs.len());
+        assert!(
+            jobs.iter().all(|job| (job.most == usize::MAX) == (most == usize::MAX)),
+            "parts are by themselves"
+        );
+        let has_new = jobs.iter().any(Job::is_new);
+        assert!(
+            !fills || !has_new || jobs.len() == events,
+            "new events fill it unless parts come before them"
+        );
+        assert!(fresh || !has_new, "new events are gathered");
         for job in &jobs {
             let Some(key) = self.key(job.address.seq.0) else { continue };
             for other in self.out.iter().flatten() {
@@ -252,7 +267,7 @@ impl Mini {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Read => self.read(),
-            Step::Take(events) => self.take(*events),
+            Step::Take(events, fresh) => self.take(*events, *fresh),
             Step::Land(at, ends) => self.land(*at, ends),
             Step::Confirm => self.confirm(),
             Step::Wait(millis) => self.now = self.now.plus(Duration::from_millis(*millis)),
@@ -289,7 +304,7 @@ proptest! {
         }
         for _ in 0..400 {
             (0..3).for_each(|_| mini.read());
-            mini.take(4);
+            mini.take(4, true);
             mini.land(0, &[0]);
             mini.confirm();
             mini.now = mini.now.plus(Duration::from_millis(40));
@@ -307,7 +322,8 @@ fn fresh(seq: u64, key: Option<&str>) -> Job {
     Job::fresh(event)
 }
 
-const ONE: Room = Room { events: 1, bytes: usize::MAX, bisect: true };
+const ONE: Room = Room { events: 1, bytes: usize::MAX, bisect: true, fresh: true };
+const TEN: Room = Room { events: 10, ..ONE };
 
 #[test]
 fn a_flood_of_one_key_does_not_hold_up_another() {
@@ -323,23 +339,33 @@ fn a_flood_of_one_key_does_not_hold_up_another() {
     }
 }
 
+/// A debt without a key that is due; one with attempts has failed alone.
+fn debt(seq: u64, attempts: u32) -> Owed {
+    let reason = if attempts > 0 { OwedReason::Retry } else { OwedReason::Redrive };
+    Owed { seq: Seq(seq), attempts, next_at: NOW, since: NOW, error: None, reason, key: None }
+}
+
+/// A queue of so many new events, and of these debts.
+fn queue(ordering: Ordering, fresh: u64, debts: &[Owed]) -> Queue {
+    let mut queue = Queue::new(LANE, ordering);
+    (1..=fresh).for_each(|seq| queue.push_fresh(self::fresh(seq, None), Stream::Cursor, NOW));
+    debts.iter().for_each(|owed| queue.push_due(Job::debt(LANE, owed.clone(), true)));
+    queue.learn(debts, NOW);
+    queue.set_read(Seq(10_000), NOW);
+    queue
+}
+
+fn sizes(queue: &mut Queue, room: Room) -> Vec<usize> {
+    std::iter::from_fn(|| Some(queue.take(room, NOW).len()).filter(|len| *len > 0)).collect()
+}
+
 #[test]
-fn the_three_streams_take_turns() {
+fn new_events_live_ones_and_retries_take_turns() {
     let mut queue = Queue::new(LANE, Ordering::None);
     for seq in 1..=3 {
         queue.push_fresh(fresh(seq, None), Stream::Cursor, NOW);
         queue.push_fresh(fresh(100 + seq, None), Stream::Live, NOW);
-        let reason = OwedReason::Retry;
-        let owed = Owed {
-            seq: Seq(50 + seq),
-            attempts: 1,
-            next_at: NOW,
-            since: NOW,
-            error: None,
-            reason,
-            key: None,
-        };
-        queue.push_due(Job::debt(LANE, owed, true));
+        queue.push_due(Job::debt(LANE, debt(50 + seq, 1), true));
     }
     let taken: Vec<u64> = (0..9).flat_map(|_| queue.take(ONE, NOW)).map(|job| job.address.seq.0).collect();
     assert_eq!(taken, [1, 101, 51, 2, 102, 52, 3, 103, 53]);
@@ -351,12 +377,62 @@ fn a_batch_keeps_to_its_bytes_and_to_what_failed_with_others() {
     let size = fresh(1, None).bytes;
     for seq in 1..=10 {
         let mut job = fresh(seq, None);
-        if seq == 5 {
+        if seq == 5 || seq == 6 {
             job.most = 2;
         }
         queue.push_fresh(job, Stream::Cursor, NOW);
     }
-    let room = Room { events: 100, bytes: 3 * size, bisect: true };
-    let sizes: Vec<usize> = (0..4).map(|_| queue.take(room, NOW).len()).collect();
-    assert_eq!(sizes, [3, 2, 3, 2], "5 goes with one other at most");
+    let room = Room { events: 100, bytes: 3 * size, ..ONE };
+    assert_eq!(sizes(&mut queue, room), [2, 3, 3, 2], "5 and 6 go with each other only");
+}
+
+#[test]
+fn what_goes_alone_leaves_the_other_batches_full() {
+    for ordering in [Ordering::None, Ordering::Key] {
+        let lone: Vec<Owed> = (901..=904).map(|seq| debt(seq, 1)).collect();
+        let mut mixed = queue(ordering, 50, &lone);
+        assert_eq!(sizes(&mut mixed, TEN), [10, 1, 10, 1, 10, 1, 10, 1, 10], "{ordering:?}");
+        let debts: Vec<Owed> = (901..=922).map(|seq| debt(seq, u32::from(seq % 10 == 5))).collect();
+        let mut owed = queue(ordering, 0, &debts);
+        assert_eq!(sizes(&mut owed, TEN), [10, 1, 10, 1], "{ordering:?}");
+    }
+}
+
+#[test]
+fn halves_go_before_new_events_and_without_them() {
+    for ordering in [Ordering::None, Ordering::Key] {
+        let mut queue = queue(ordering, 30, &[debt(900, 1)]);
+        let mut failed = queue.take(TEN, NOW);
+        let lines: Vec<u64> = failed.iter().map(|job| job.line).collect();
+        failed.iter_mut().for_each(|job| job.most = 5);
+        queue.put_back(failed, NOW);
+        queue.landed(lines.into_iter(), NOW);
+        assert_eq!(sizes(&mut queue, TEN), [1, 5, 5, 10, 10], "{ordering:?}");
+    }
+}
+
+#[test]
+fn while_new_events_are_gathered_the_others_go() {
+    for ordering in [Ordering::None, Ordering::Key] {
+        let gathering = Room { fresh: false, ..TEN };
+        let mut queue = queue(ordering, 5, &[debt(901, 0), debt(902, 1), debt(903, 0)]);
+        assert!(!queue.fills(TEN, NOW) && queue.fills(Room { events: 7, ..TEN }, NOW), "{ordering:?}");
+        assert_eq!(queue.ready(NOW), Ready { fresh: true, others: true });
+        assert_eq!(sizes(&mut queue, gathering), [2, 1], "{ordering:?}");
+        assert_eq!(queue.ready(NOW), Ready { fresh: true, others: false });
+        assert_eq!(sizes(&mut queue, TEN), [5], "{ordering:?}");
+    }
+}
+
+#[test]
+fn a_large_event_keeps_its_turn() {
+    let mut queue = Queue::new(LANE, Ordering::None);
+    let size = fresh(1, None).bytes;
+    let mut large = fresh(2, None);
+    large.bytes = 10 * size;
+    queue.push_fresh(fresh(1, None), Stream::Cursor, NOW);
+    queue.push_fresh(large, Stream::Cursor, NOW);
+    (101..=110).for_each(|seq| queue.push_fresh(fresh(seq, None), Stream::Live, NOW));
+    let room = Room { bytes: 3 * size, ..TEN };
+    assert_eq!(sizes(&mut queue, room), [3, 1, 3, 3, 2]);
 }
