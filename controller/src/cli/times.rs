@@ -78,12 +78,19 @@ impl Times {
     /// Short, for columns: `18:02:44` today, else `2 d ago`, `in 3 d`.
     pub fn short(&self, at: Timestamp) -> String {
         if self.iso {
-            at.to_string()
-        } else if self.days_before(at) == 0 {
+            at.to_string() else if self.days_before(at) == 0 {
             self.format(at, "%H:%M:%S")
         } else {
             self.distance(at)
         }
+    }
+
+    /// A time to come, short: `18:02:44` today, else with its date, `2027-11-16 10:46`.
+    pub fn due(&self, at: Timestamp) -> String {
+        if self.iso || self.days_before(at) == 0 {
+            return self.short(at);
+        }
+        self.format(at, "%Y-%m-%d %H:%M")
     }
 
     /// The distance alone: `12 s ago`, `in 6 s`.
@@ -245,6 +252,8 @@ mod tests {
         assert_eq!(times.short(at("2027-02-24T00:19:43Z")), "in 358 d");
         assert_eq!(times.short(at("2026-03-02T08:00:00Z")), "08:00:00");
         assert_eq!(times.short(at("2026-02-28T12:00:00Z")), "2 d ago");
+        assert_eq!(times.due(at("2027-02-24T10:46:00Z")), "2027-02-24 10:46");
+        assert_eq!(times.due(at("2026-03-02T13:00:00Z")), "13:00:00");
         let iso = Times { iso: true, ..times };
         assert_eq!(iso.at(at("2026-03-01T18:02:44Z")), "2026-03-01T18:02:44.000Z");
     }

@@ -157,7 +157,7 @@ fn bindings(out: &mut Text, status: &Status) {
         }
     }
     type Gauge = (&'static str, &'static str, fn(&bellwire_schemas::api::BindingStatus) -> f64);
-    let gauges: [Gauge; 6] = [
+    let gauges: [Gauge; 7] = [
         ("bellwire_binding_waiting", "Deliveries owed and not tried so far.", |b| b.waiting as f64),
         ("bellwire_binding_running", "Deliveries in flight.", |b| b.running as f64),
         ("bellwire_binding_retrying", "Deliveries owed that were tried, or asked for by an operator.", |b| {
@@ -166,6 +166,9 @@ fn bindings(out: &mut Text, status: &Status) {
         ("bellwire_binding_up", "1 while the binding delivers.", |b| f64::from(u8::from(b.state == "ok"))),
         ("bellwire_binding_breaker_open", "1 while its target is left alone but for probes.", |b| {
             f64::from(u8::from(b.reason.as_deref() == Some("breaker-open")))
+        }),
+        ("bellwire_binding_blocked_keys", "Keys that wait for an operator, 1,000 at most.", |b| {
+            b.blocked_keys as f64
         }),
         ("bellwire_binding_stalled", "1 while it has work and does not advance.", |b| {
             f64::from(u8::from(b.state == "stalled"))

@@ -120,8 +120,7 @@ pub struct DeadLetterAction {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CancelRequest {
-    /// Which ones; empty is refused unless `all` is set. With addresses also those that run, or that no attempt was
-    /// made of; without, those that `GET /v1/deliveries` lists.
+    /// Which ones; empty is refused unless `all` is set. Debts, what runs, and what no attempt was made of.
     pub selector: Selector,
     /// All of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -131,15 +130,33 @@ pub struct CancelRequest {
     /// Only count.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Go on where the answer before said so (`next`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// How many deliveries a write changed, or would change.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// The number.
     pub count: u64,
     /// Whether it was only counted.
     pub dry_run: bool,
+    /// Of a cancellation, how many of them end only when their binding goes on: it is paused or disabled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub paused: u64,
+    /// Of a cancellation, how many of them belong to a binding that the configuration has no more and had not come to
+    /// them: they stay in its accounts until retention removes their events, and end at once when it is put back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inactive: u64,
+    /// Of a cancellation, where to go on: more may be meant than one call looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `POST /v1/replays`.

@@ -100,7 +100,8 @@ pub struct BindingStatus {
     pub function: FunctionName,
     /// `ok`, `paused`, `waiting`, `stalled`, `inactive`.
     pub state: String,
-    /// Why, when it is not `ok`: a reason code. With `ok`: `rate`, while its rate holds some back.
+    /// Why, when it is not `ok`: a reason code. With `ok`: `rate`, while its rate holds some back; `key-blocked`, while some
+    /// keys wait for an operator.
     pub reason: Option<String>,
     /// The same for people.
     pub detail: Option<String>,
@@ -139,6 +140,10 @@ pub struct BindingStatus {
     /// Attempts at once that its target stands now, where that is below what the configuration allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Keys behind a delivery that failed for good (`exhausted: block-key`) and waits for an operator; at most 1,000
+    /// are counted.
+    #[serde(default)]
+    pub blocked_keys: u64,
 }
 
 /// A pause by an operator.

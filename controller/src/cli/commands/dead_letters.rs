@@ -258,9 +258,24 @@ pub(super) fn report(out: &Out, changed: &Reply<Changed>, what: &str, (one, many
         out.line("nothing matched")?;
     } else {
         let noun = if number == 1 { one } else { many };
-        out.line(format!("{what}: {} {noun}", count(number)))?;
+        out.line(format!("{what}: {} {noun}{}", count(number), later(&changed.value)))?;
     }
     Ok(if number == 0 { Exit::No } else { Exit::Done })
+}
+
+/// Which of the cancelled ones end later, and when.
+fn later(changed: &Changed) -> String {
+    let of = |number: u64, one: &str, many: &str| match number {
+        0 => String::new(),
+        1 => format!("; 1 {one}"),
+        number => format!("; {} {many}", count(number)),
+    };
+    of(changed.paused, "of a paused binding ends when it goes on", "of a paused binding end when it goes on")
+        + &of(
+            changed.inactive,
+            "of a binding that the configuration has no more leaves its accounts with its event, by retention",
+            "of a binding that the configuration has no more leave its accounts with their events, by retention",
+        )
 }
 
 /// Asks before a write over many deliveries; where nobody can answer, `--yes` must have been said.
@@ -283,6 +298,16 @@ mod tests {
 
     use super::*;
     use crate::cli::text::Paint;
+
+    #[test]
+    fn what_ends_later_is_said() {
+        let changed = |paused, inactive| Changed { count: 9, paused, inactive, ..Changed::default() };
+        assert_eq!(later(&changed(0, 0)), "");
+        assert_eq!(later(&changed(1, 0)), "; 1 of a paused binding ends when it goes on");
+        let both = "; 1,200 of a paused binding end when it goes on; 2 of a binding that the configuration has no more \
+            leave its accounts with their events, by retention";
+        assert_eq!(later(&changed(1_200, 2)), both);
+    }
 
     #[test]
     fn groups_look_as_the_manual_shows_them() {

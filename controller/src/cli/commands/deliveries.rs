@@ -1,31 +1,39 @@
 //! `deliveries list|cancel`: what is owed, one by one.
 
+use std::time::Duration;
+
 use bellwire_schemas::api::{CancelRequest, Changed, DeliveryView, List};
 use clap::{Args, Subcommand};
 
 use super::dead_letters::{WriteArgs, confirm, report};
 use super::events::{PageArgs, more};
 use crate::cli::Context;
-use crate::cli::client::Reply;
+use crate::cli::client::{Client, Reply};
 use crate::cli::exit::{Answer, Exit, Failure};
 use crate::cli::selector::{SelectorArgs, query};
 use crate::cli::text::{Paint, Style, Table};
 use crate::cli::times::Times;
 
+/// What is due later than this is told by its date.
+const FAR: Duration = Duration::from_secs(86_400);
+
 /// What to do with deliveries.
 #[derive(Subcommand, Debug)]
 pub enum DeliveriesCommand {
     /// List what is owed: retries, redrives, replays, what is parked behind its key, delayed, debounced, or runs. What no
-    /// attempt was made of yet is counted by `bindings show`, and listed by address.
+    /// attempt was made of yet is counted by `bindings show`, and listed by address; of a binding that the configuration has
+    /// no more it is listed, too.
     #[command(after_help = "Examples:\n  bellwire deliveries list --binding price:orders --state parked\n  \
         bellwire deliveries list --state running\n  bellwire deliveries list 1-3")]
     List(ListArgs),
-    /// Give up what is owed: it ends as discarded, and its key goes on.
+    /// Give up what is owed: it ends as discarded, and its key goes on. Takes what runs, and what no attempt was made of,
+    /// too.
     #[command(
         after_help = "Examples:\n  bellwire deliveries cancel 1-3@thumbnail:s3.photos --reason 'wrong bucket'\n  \
         bellwire deliveries cancel 1-3 --reason 'wrong bucket'      every binding that still owes it\n  \
         bellwire deliveries cancel --binding price:orders --key 8812 --reason 'closed' --yes\n\n\
-        An attempt that runs is broken off; if it ends before that, its end counts. Exit code 1: nothing matched."
+        An attempt that runs is broken off; if it ends before that, its end counts. What waits in a paused binding ends when \
+        that goes on. Exit code 1: nothing matched."
     )]
     Cancel(CancelArgs),
 }
@@ -90,6 +98,7 @@ fn table(deliveries: &[DeliveryView], times: &Times) -> Table {
         let plain = |text: String| (text, Style::Plain);
         let next = match delivery.next_attempt_at {
             Some(at) if at <= times.now => "now".into(),
+            Some(at) if at.since(times.now) >= FAR => times.short(at),
             Some(at) => times.distance(at),
             None => String::new(),
         };
@@ -113,8 +122,9 @@ async fn cancel(context: &Context, args: CancelArgs) -> Answer {
     check(&write.selector)?;
     let selector = write.selector.resolve_write(write.all, out.now())?;
     let client = context.client()?;
-    let mut request = CancelRequest { selector, all: write.all, reason: args.reason, dry_run: true };
-    let counted: Reply<Changed> = client.post("/v1/deliveries/cancel", &request).await?;
+    let mut request =
+        CancelRequest { selector, all: write.all, reason: args.reason, dry_run: true, after: None };
+    let counted = send(&client, request.clone()).await?;
     let nouns = ("delivery", "deliveries");
     if write.dry_run || counted.value.count == 0 {
         return report(out, &counted, "would cancel", nouns);
@@ -124,8 +134,22 @@ async fn cancel(context: &Context, args: CancelArgs) -> Answer {
         return Ok(Exit::No);
     }
     request.dry_run = false;
-    let changed: Reply<Changed> = client.post("/v1/deliveries/cancel", &request).await?;
-    report(out, &changed, "cancelled", nouns)
+    report(out, &send(&client, request).await?, "cancelled", nouns)
+}
+
+/// Asks as often as the answers say that there is more, and adds them up.
+async fn send(client: &Client, mut request: CancelRequest) -> Result<Reply<Changed>, Failure> {
+    let mut sum: Reply<Changed> = client.post("/v1/deliveries/cancel", &request).await?;
+    while let Some(next) = sum.value.next.take() {
+        request.after = Some(next);
+        let more: Reply<Changed> = client.post("/v1/deliveries/cancel", &request).await?;
+        sum.value.count += more.value.count;
+        sum.value.paused += more.value.paused;
+        sum.value.inactive += more.value.inactive;
+        sum.value.next = more.value.next;
+        sum.body = serde_json::to_vec(&sum.value)?;
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

@@ -60,14 +60,19 @@ fn head(status: &Status, times: &Times, paint: Paint) -> Vec<String> {
     }
     for problem in &status.problems {
         let mark = paint.style(Style::Red, "✗").into_owned();
+        // Other problems may quote a function.
+        let told = |line: &str| match problem.code.as_str() {
+            "key-blocked" => times.told(line),
+            _ => line.to_owned(),
+        };
         let mut detail = problem.detail.lines();
         let first = detail.next().unwrap_or(&problem.code);
         lines.push(format!(
             "  {mark} {}: {}",
             paint.style(Style::Bold, &clean(&problem.subject)),
-            clean(first)
+            clean(&told(first))
         ));
-        lines.extend(detail.take(10).map(|line| format!("      {}", clean(line))));
+        lines.extend(detail.take(10).map(|line| format!("      {}", clean(&told(line)))));
     }
     lines
 }
@@ -150,8 +155,10 @@ pub(super) fn binding_table(bindings: &[BindingStatus], times: &Times) -> Table 
 pub(super) fn why(binding: &BindingStatus, times: &Times) -> String {
     let text = binding.detail.as_ref().or(binding.reason.as_ref());
     let text = match text {
-        // Only the words of a pause are ours; any other detail may quote a function.
-        Some(text) if binding.state == "paused" => times.told(text),
+        // Only the words of a pause and of blocked keys are ours; any other detail may quote a function.
+        Some(text) if binding.state == "paused" || binding.reason.as_deref() == Some("key-blocked") => {
+            times.told(text)
+        }
         Some(text) => text.clone(),
         None => String::new(),
     };
@@ -258,7 +265,10 @@ mod tests {
                 "accepted": 4, "duplicate": 0, "quarantined": 0, "refused": 0, "last_at": "2026-03-02T11:59:58Z"
             }],
             "bindings": [], "functions": [], "lanes": [],
-            "problems": [{"subject": "thumbnail", "code": "cannot-start", "detail": "cannot start: ImportError\nline 1"}]
+            "problems": [
+                {"subject": "thumbnail", "code": "cannot-start", "detail": "cannot start: ImportError\nline 1"},
+                {"subject": "b:s", "code": "key-blocked", "detail": "1 key is blocked since 2026-03-02T11:00:00Z\nwhich: x"}
+            ]
         }))
         .unwrap();
         let times =
@@ -270,6 +280,8 @@ mod tests {
             "  ingress  http://127.0.0.1:7070   admin  http://127.0.0.1:7071",
             "  ✗ thumbnail: cannot start: ImportError",
             "      line 1",
+            "  ✗ b:s: 1 key is blocked since 11:00 UTC",
+            "      which: x",
         ];
         assert_eq!(lines, expected);
         assert_eq!(

@@ -53,6 +53,13 @@ pub async fn resume(
 ) -> Result<Json<BindingDetail>, Problem> {
     let record = active(&app, name).await?;
     let was_paused = record.paused.as_ref().map(pause_view);
+    let live = app.dispatcher.binding_live(record.id);
+    let is_disabled = live.is_some_and(|live| live.reason == Some("binding-disabled"));
+    if is_disabled && was_paused.is_none() {
+        let detail = format!("binding `{}` is not paused: the configuration disables it", record.name);
+        let problem = Problem::new(StatusCode::CONFLICT, "conflict", detail);
+        return Err(problem.hint("change `enabled: false` in its entry of `events:`"));
+    }
     // Counted before anything starts again.
     let before = detail(&app, &record, was_paused).await?;
     set_paused(&app, &record, None, &caller).await?;

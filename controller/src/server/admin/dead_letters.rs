@@ -167,7 +167,7 @@ async fn act(app: &Shared, action: DeadLetterAction, act: Act, caller: &Caller) 
         };
         tracing::info!(target: "audit", verb, count, by = %caller.name, reason = %action.reason, "dead letters");
     }
-    Ok(Changed { count, dry_run: action.dry_run })
+    Ok(Changed { count, dry_run: action.dry_run, ..Changed::default() })
 }
 
 /// Redrives what blocks its key and is meant by a query of dead letters.

@@ -12,11 +12,14 @@ mod functions;
 mod health;
 mod live;
 mod metrics;
+mod owed;
 mod pressure;
 mod query;
 mod replays;
 mod sources;
 mod status;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 use std::sync::Arc;

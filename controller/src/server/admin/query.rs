@@ -86,7 +86,8 @@ pub fn write_cursor(cursor: Cursor) -> String {
     format!("{}.{}", cursor.at.micros(), cursor.address)
 }
 
-fn read_cursor(text: &str) -> Option<Cursor> {
+/// Reads a cursor that [`write_cursor`] wrote.
+pub fn read_cursor(text: &str) -> Option<Cursor> {
     let (at, address) = text.split_once('.')?;
     Some(Cursor { at: Timestamp::from_micros(at.parse().ok()?), address: address.parse::<Address>().ok()? })
 }

@@ -13,6 +13,7 @@ use bellwire_schemas::{FinalState, SourceName};
 
 use bellwire_workers::Condition;
 
+use super::owed::{Blocked, Orphan};
 use super::{cluster, pressure};
 use crate::server::app::{App, Shared};
 use crate::server::problem::Problem;
@@ -29,7 +30,7 @@ pub async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> 
 pub async fn collect(app: &App) -> Result<Status, Problem> {
     let arrivals = app.ledger().arrivals().await?;
     let mut sources = sources(app, &arrivals);
-    let bindings = collect_bindings(app).await?;
+    let Standing { bindings, blocked, orphans } = standing(app).await?;
     let functions = functions(app);
     let lanes = cluster::lanes(app).await?;
     let ledger = LedgerStatus {
@@ -40,7 +41,8 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
     };
     pressure::explain(&mut sources, &ledger, &bindings, app.clock.now());
     let mut troubles = cluster::troubles(app, &lanes);
-    troubles.extend(problems(&sources, &bindings, &functions));
+    troubles.extend(problems(&sources, &bindings, &functions, &blocked));
+    troubles.extend(orphans.iter().filter_map(|orphan| orphan.trouble(app.settings.ledger.retention)));
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").into(),
         services: app.declared().services.clone(),
@@ -62,9 +64,41 @@ pub async fn collect(app: &App) -> Result<Status, Problem> {
 /// # Errors
 /// When the ledger does not answer.
 pub async fn collect_bindings(app: &App) -> Result<Vec<BindingStatus>, Problem> {
+    Ok(standing(app).await?.bindings)
+}
+
+/// How every binding stands, and what an operator has to decide about.
+struct Standing {
+    bindings: Vec<BindingStatus>,
+    blocked: Vec<Blocked>,
+    orphans: Vec<Orphan>,
+}
+
+async fn standing(app: &App) -> Result<Standing, Problem> {
     let totals = app.ledger().totals().await?;
     let records = app.ledger().bindings().await?;
-    Ok(bindings(app, &records, &totals))
+    let mut bindings = bindings(app, &records, &totals);
+    let (mut blocked, mut orphans) = (Vec::new(), Vec::new());
+    for (record, binding) in records.iter().zip(&mut bindings) {
+        let owed = binding.waiting + binding.retrying;
+        if !record.active && owed > 0 {
+            orphans.push(Orphan::find(app.ledger().as_ref(), record, owed).await?);
+        }
+        let policies = &app.declared().policies;
+        let may_block =
+            policies.get(&record.name).is_some_and(|policy| policy.retry.exhausted == "block-key");
+        if binding.retrying == 0 || !(may_block || !record.active) {
+            continue;
+        }
+        if let Some(found) = Blocked::find(app.ledger().as_ref(), record).await? {
+            binding.blocked_keys = found.keys;
+            if binding.state == "ok" {
+                (binding.reason, binding.detail) = (Some("key-blocked".into()), Some(found.detail()));
+            }
+            blocked.push(found);
+        }
+    }
+    Ok(Standing { bindings, blocked, orphans })
 }
 
 /// A pause as the API shows it.
@@ -137,10 +171,12 @@ fn bindings(
                 pause: record.paused.as_ref().map(pause_view),
                 open_since: live.and_then(|l| l.open_since),
                 next_probe_at: live.and_then(|l| l.next_probe_at),
-                drains_by: app
-                    .dispatcher
-                    .drains_by(record.id, totals.waiting + totals.retrying - totals.delayed),
+                drains_by: live.filter(|l| !matches!(l.state, "paused" | "inactive")).and_then(|_| {
+                    let due = (totals.waiting + totals.retrying).saturating_sub(totals.delayed);
+                    app.dispatcher.drains_by(record.id, due)
+                }),
                 limit: live.and_then(|l| l.limit),
+                blocked_keys: 0,
             }
         })
         .collect()
@@ -200,6 +236,7 @@ fn problems(
     sources: &[SourceStatus],
     bindings: &[BindingStatus],
     functions: &[FunctionStatus],
+    blocked: &[Blocked],
 ) -> Vec<Trouble> {
     let failing = sources.iter().filter_map(source_trouble);
     let stalled = bindings.iter().filter(|b| b.state == "stalled").map(|b| Trouble {
@@ -240,19 +277,8 @@ fn problems(
             b.name
         ),
     });
-    let orphaned =
-        bindings.iter().filter(|b| b.state == "inactive" && b.waiting + b.retrying > 0).map(|b| Trouble {
-            subject: b.name.to_string(),
-            code: "orphaned".into(),
-            detail: format!(
-                "{} owed to it, but the configuration has it no more",
-                match b.waiting + b.retrying {
-                    1 => "1 event is".into(),
-                    owed => format!("{owed} events are"),
-                }
-            ),
-        });
-    failing.chain(stalled).chain(broken).chain(waiting).chain(orphaned).chain(dead).collect()
+    let blocked = blocked.iter().map(Blocked::trouble);
+    failing.chain(stalled).chain(broken).chain(waiting).chain(blocked).chain(dead).collect()
 }
 
 /// What is wrong with a source. One that a configuration disabled is not wrong; one that something holds back is.
@@ -272,6 +298,7 @@ fn source_trouble(source: &SourceStatus) -> Option<Trouble> {
     Some(Trouble { subject: source.name.to_string(), code: code.into(), detail })
 }
 
-fn count_of(number: u64, one: &str, many: &str) -> String {
+/// A number with its noun.
+pub fn count_of(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -28,7 +28,7 @@ pub async fn sums(app: &Reads) -> Result<Verification, Problem> {
             let totals = totals.get(&record.id)?;
             let ended = |state: FinalState| totals.ended.get(&state).copied().unwrap_or(0);
             // A redrive or replay of an event that was counted before adds a debt, but no event.
-            let owed = totals.waiting + totals.retrying.saturating_sub(totals.outside);
+            let owed = (totals.waiting + totals.retrying).saturating_sub(totals.outside);
             let found: u64 = totals.ended.values().sum::<u64>() + owed;
             Some(BindingSum {
                 binding: record.name,

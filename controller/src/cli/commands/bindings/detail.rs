@@ -63,10 +63,15 @@ pub fn resumed(binding: &BindingDetail, times: &Times, paint: Paint) -> Vec<Stri
             format!("was paused since {} by {}{reason}", times.at(pause.since), pause.by)
         }
     };
+    let goes_on = if status.reason.as_deref() == Some("binding-disabled") {
+        "stays still: the configuration disables it. Change `enabled: false` in its entry; owed"
+    } else {
+        "goes on with"
+    };
     vec![
         head(status, times, paint),
         format!("  {}", clean(&was)),
-        format!("  goes on with {}", clean(&owed(status, times))),
+        format!("  {goes_on} {}", clean(&owed(status, times))),
     ]
 }
 
@@ -93,12 +98,17 @@ fn head(status: &BindingStatus, times: &Times, paint: Paint) -> String {
 fn owed(status: &BindingStatus, times: &Times) -> String {
     let oldest =
         status.oldest_owed_at.map(|at| format!(", oldest accepted {}", times.at(at))).unwrap_or_default();
+    // What runs is owed until it ends: a part of the others, not one more.
+    let running = match status.running {
+        0 => String::new(),
+        1 => ", 1 of them running".into(),
+        running => format!(", {} of them running", count(running)),
+    };
     format!(
-        "{} ({} waiting, {} retrying, {} running){oldest}",
+        "{} ({} waiting and {} retrying{running}){oldest}",
         count(status.waiting + status.retrying),
         count(status.waiting),
-        count(status.retrying),
-        count(status.running)
+        count(status.retrying)
     )
 }
 
@@ -215,7 +225,7 @@ mod tests {
             "  function   price",
             "  revision   7, in force from 1-40  2-1",
             "  position   1-42  2-17",
-            "  owed       1,043 (1,041 waiting, 2 retrying, 3 running), oldest accepted 11:59:00.000 (60 s ago)",
+            "  owed       1,043 (1,041 waiting and 2 retrying, 3 of them running), oldest accepted 11:59:00.000 (60 s ago)",
             "  ended      9 delivered, 0 filtered, 0 expired, 0 dead, 0 discarded",
             "  target     stands 4 at once now",
             "  batch      up to 500 events or 6MB, waits 200 ms for more, halved when it fails",
@@ -241,7 +251,7 @@ mod tests {
         let expected = [
             "price:orders   paused: since 11:30 UTC by ana (\"db migration\")",
             "  stands at  1-42  2-17",
-            "  owed       1,043 (1,041 waiting, 2 retrying, 3 running), oldest accepted 11:59:00.000 (60 s ago)",
+            "  owed       1,043 (1,041 waiting and 2 retrying, 3 of them running), oldest accepted 11:59:00.000 (60 s ago)",
         ];
         assert_eq!(paused(&shown, &times(), Paint(false)), expected);
         assert_eq!(remark(&shown.status).unwrap(), "go on: bellwire bindings resume price:orders");
@@ -250,5 +260,10 @@ mod tests {
         assert_eq!(lines[1], "  was paused since 11:30:00.000 (30 m ago) by ana (\"db migration\")");
         assert!(lines[2].starts_with("  goes on with 1,043 (1,041 waiting"), "{}", lines[2]);
         assert_eq!(resumed(&binding(json!({})), &times(), Paint(false))[1], "  it was not paused");
+        let still =
+            json!({"state": "paused", "reason": "binding-disabled", "was_paused": pause, "running": 0});
+        let lines = resumed(&binding(still), &times(), Paint(false));
+        assert!(lines[2].starts_with("  stays still: the configuration disables it."), "{}", lines[2]);
+        assert!(lines[2].contains("owed 1,043 (1,041 waiting and 2 retrying), oldest"), "{}", lines[2]);
     }
 }
