@@ -85,9 +85,9 @@ async fn standing(app: &App) -> Result<Standing, Problem> {
             orphans.push(Orphan::find(app.ledger().as_ref(), record, owed).await?);
         }
         let policies = &app.declared().policies;
-        let may_block =
-            policies.get(&record.name).is_some_and(|policy| policy.retry.exhausted == "block-key");
-        if binding.retrying == 0 || !(may_block || !record.active) {
+        let policy = policies.get(&record.name);
+        let may_block = policy.map_or(!record.active, |policy| policy.retry.exhausted == "block-key");
+        if binding.retrying == 0 || !may_block {
             continue;
         }
         if let Some(found) = Blocked::find(app.ledger().as_ref(), record).await? {
