@@ -78,7 +78,8 @@ impl Times {
     /// Short, for columns: `18:02:44` today, else `2 d ago`, `in 3 d`.
     pub fn short(&self, at: Timestamp) -> String {
         if self.iso {
-            at.to_string() else if self.days_before(at) == 0 {
+            at.to_string()
+        } else if self.days_before(at) == 0 {
             self.format(at, "%H:%M:%S")
         } else {
             self.distance(at)

@@ -98,7 +98,7 @@ fn table(deliveries: &[DeliveryView], times: &Times) -> Table {
         let plain = |text: String| (text, Style::Plain);
         let next = match delivery.next_attempt_at {
             Some(at) if at <= times.now => "now".into(),
-            Some(at) if at.since(times.now) >= FAR => times.short(at),
+            Some(at) if at.since(times.now) >= FAR => times.due(at),
             Some(at) => times.distance(at),
             None => String::new(),
         };

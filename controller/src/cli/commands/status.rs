@@ -167,7 +167,7 @@ pub(super) fn why(binding: &BindingStatus, times: &Times) -> String {
     let moments = [
         binding.open_since.map(|at| format!("{open} {}", times.short(at))),
         binding.next_probe_at.map(|at| format!("next probe {}", times.distance(at))),
-        drains_by.map(|at| format!("drains by {}", times.short(at))),
+        drains_by.map(|at| format!("drains by {}", times.due(at))),
     ];
     let moments: Vec<String> = moments.into_iter().flatten().collect();
     match (text.is_empty(), moments.is_empty()) {
