@@ -117,6 +117,12 @@ impl Owed {
     pub const fn waits_for_key(&self) -> bool {
         matches!(self.reason, OwedReason::Parked | OwedReason::Blocked)
     }
+
+    /// Whether it waits for its time or for the end of its burst, and was not tried so far. One that was tried keeps its
+    /// reason, and waits for its retry.
+    pub const fn is_delayed(&self) -> bool {
+        matches!(self.reason, OwedReason::Delayed | OwedReason::Debounced) && self.attempts == 0
+    }
 }
 
 /// Why a delivery is owed outside the cursor.

@@ -1,5 +1,5 @@
 -- Debts that were not tried so far count as waiting: parked ones (3), and those that wait for their time or the end of their
--- burst (5, 6). The latter are old from that time on only.
+-- burst (5, 6 without an attempt). The latter are old from that time on only.
 
 -- Totals of every binding; see `BindingTotals`. `ended`: delivered, filtered, expired, dead, discarded.
 create function bellwire.accounts()
@@ -26,11 +26,12 @@ begin
     binding := v_b.id;
     select array_agg(coalesce(e.count, 0) order by n) into ended from generate_series(1, 5) n
       left join bellwire.ended_change e on e.binding = v_b.id and e.state = n;
-    select count(*) filter (where r.reason not in (3, 5, 6)), count(*) filter (where not r.counted),
-        count(*) filter (where r.reason = 3), count(*) filter (where r.reason in (5, 6)),
-        min(case when r.reason in (5, 6) then r.next_at else r.accepted_at end)
+    select count(*) filter (where r.reason <> 3 and not is_delayed), count(*) filter (where not r.counted),
+        count(*) filter (where r.reason = 3), count(*) filter (where is_delayed),
+        min(case when is_delayed then r.next_at else r.accepted_at end)
       into retrying, outside, parked, delayed, oldest_owed
-      from bellwire.retry r where r.binding = v_b.id and r.reason <> 7;
+      from bellwire.retry r cross join lateral (select r.reason in (5, 6) and r.attempts = 0 as is_delayed) d
+      where r.binding = v_b.id and r.reason <> 7;
     dead_letters := (select count(*) from bellwire.dead d where d.binding = v_b.id);
     waiting := parked + delayed;
     accepted := -v_b.uncounted;

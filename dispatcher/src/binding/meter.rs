@@ -13,7 +13,7 @@ const BURST: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Mutex<Bucket>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Bucket {
     tokens: f64,
     /// When the tokens were counted; `None` before the first question.
@@ -30,21 +30,18 @@ impl Meter {
         most: usize,
         now: Timestamp,
     ) -> Result<usize, Timestamp> {
-        let per_second = f64::from(rate.events) * share / rate.per.as_secs_f64();
-        if per_second <= 0.0 {
-            return Err(now.plus(Duration::from_secs(1)));
-        }
-        let full = (per_second * BURST.as_secs_f64()).max(most as f64).max(1.0);
-        let mut bucket = self.lock();
-        // A clock that was set back adds nothing.
-        let gained = bucket.at.map_or(full, |at| now.since(at).as_secs_f64() * per_second);
-        bucket.tokens = (bucket.tokens + gained).min(full);
-        bucket.at = Some(now);
-        if bucket.tokens >= 1.0 {
-            return Ok((bucket.tokens as usize).min(most));
-        }
-        // Timers count milliseconds: never wake before the token is there.
-        Err(now.plus(Duration::from_secs_f64((1.0 - bucket.tokens) / per_second) + Duration::from_millis(1)))
+        self.lock().allowance(rate, share, most, now)
+    }
+
+    /// The same for who only wants to know: the bucket stays as it is.
+    pub(crate) fn peek(
+        &self,
+        rate: Rate,
+        share: f64,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<usize, Timestamp> {
+        self.lock().clone().allowance(rate, share, most, now)
     }
 
     /// Takes what was started.
@@ -57,9 +54,41 @@ impl Meter {
     }
 }
 
+impl Bucket {
+    fn allowance(&mut self, rate: Rate, share: f64, most: usize, now: Timestamp) -> Result<usize, Timestamp> {
+        let per_second = f64::from(rate.events) * share / rate.per.as_secs_f64();
+        if per_second <= 0.0 {
+            return Err(now.plus(Duration::from_secs(1)));
+        }
+        let full = (per_second * BURST.as_secs_f64()).max(most as f64).max(1.0);
+        // A clock that was set back adds nothing.
+        let gained = self.at.map_or(full, |at| now.since(at).as_secs_f64() * per_second);
+        self.tokens = (self.tokens + gained).min(full);
+        self.at = Some(now);
+        if self.tokens >= 1.0 {
+            return Ok((self.tokens as usize).min(most));
+        }
+        // Timers count milliseconds: never wake before the token is there.
+        Err(now.plus(Duration::from_secs_f64((1.0 - self.tokens) / per_second) + Duration::from_millis(1)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_ask_loosens_nothing() {
+        let rate = Rate { events: 100, per: Duration::from_secs(1) };
+        let (meter, start) = (Meter::default(), Timestamp::from_millis(1_000_000));
+        assert_eq!(meter.peek(rate, 1.0, 1, start), Ok(1));
+        assert_eq!(meter.allowance(rate, 1.0, 1, start), Ok(1));
+        meter.spend(10);
+        let next = meter.allowance(rate, 1.0, 1, start).unwrap_err();
+        // Asked with a time of before, as by who has waited for something since.
+        assert!(meter.peek(rate, 1.0, 1, Timestamp::from_millis(999_000)).is_err());
+        assert_eq!(meter.allowance(rate, 1.0, 1, start), Err(next));
+    }
 
     #[test]
     fn no_window_holds_more_than_the_rate_and_one_batch() {

@@ -124,7 +124,7 @@ impl Case<'_> {
     fn owed(&self, owed: &Owed) -> Finding {
         let live = self.live();
         let held = held(self.record, live.as_ref());
-        let (state, reason) = owed_words(&owed.reason, held);
+        let (state, reason) = owed_words(owed, held);
         let detail = owed.error.as_ref().map(ErrorInfo::headline);
         let next_attempt_at = Some(owed.next_at).filter(|at| *at > self.now && state == "paused");
         let finding = Finding { state, reason: Some(reason), detail, next_attempt_at, ..Finding::default() };
@@ -184,7 +184,7 @@ impl Case<'_> {
 
     /// Given up by an operator, and not ended yet.
     fn cancelled(&self, owed: &Owed, held: Option<&'static str>) -> Finding {
-        let (state, reason) = owed_words(&owed.reason, held);
+        let (state, reason) = owed_words(owed, held);
         let elsewhere = self.place().and_then(|place| place.elsewhere());
         let ends = match (held, &elsewhere) {
             (Some("binding-paused"), _) => "and ends when the binding is resumed".to_owned(),

@@ -130,8 +130,7 @@ impl Place<'_> {
             Some(Hold::Rate(at)) => Some(at),
             _ => None,
         };
-        // To ask takes nothing.
-        let asked = binding.meter.allowance(rate, binding.share(), plan.spec.batch.size as usize, self.now);
+        let asked = binding.meter.peek(rate, binding.share(), plan.spec.batch.size as usize, self.now);
         asked.err().or(noted)
     }
 

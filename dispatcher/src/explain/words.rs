@@ -1,6 +1,6 @@
 //! The words for what is owed: state and reason code, the same in lists and in explanations. Pure.
 
-use bellwire_ledger::{BindingRecord, OwedReason};
+use bellwire_ledger::{BindingRecord, Owed, OwedReason};
 
 use crate::binding::Held;
 use crate::status::BindingLive;
@@ -17,21 +17,22 @@ pub fn held(record: &BindingRecord, live: Option<&BindingLive>) -> Option<&'stat
 
 /// The state and the reason code of a debt; `held`: what [`held`] says of its binding. A request to cancel, and a key
 /// that waits for an operator, are what they are in a paused binding, too: going on would not change them.
-pub fn owed_words(reason: &OwedReason, held: Option<&'static str>) -> (&'static str, &'static str) {
-    match (reason, held) {
-        (OwedReason::Cancelled | OwedReason::Blocked, _) | (_, None) => words(reason),
+pub fn owed_words(owed: &Owed, held: Option<&'static str>) -> (&'static str, &'static str) {
+    match (&owed.reason, held) {
+        (OwedReason::Cancelled | OwedReason::Blocked, _) | (_, None) => words(owed),
         (_, Some(held)) => ("paused", held),
     }
 }
 
 /// The state and the reason code of a debt of a binding that nothing holds.
-pub const fn words(reason: &OwedReason) -> (&'static str, &'static str) {
-    match reason {
+pub const fn words(owed: &Owed) -> (&'static str, &'static str) {
+    match owed.reason {
         OwedReason::Retry => ("retrying", "retry"),
         OwedReason::Redrive => ("retrying", "redrive"),
         OwedReason::Replay(_) => ("retrying", "replay"),
         OwedReason::Parked => ("parked", "key-parked"),
         OwedReason::Blocked => ("parked", "key-blocked"),
+        OwedReason::Delayed | OwedReason::Debounced if owed.attempts > 0 => ("retrying", "retry"),
         OwedReason::Delayed => ("waiting", "deliver-at"),
         OwedReason::Debounced => ("waiting", "debounce"),
         OwedReason::Cancelled => ("waiting", "cancel-requested"),
@@ -40,15 +41,28 @@ pub const fn words(reason: &OwedReason) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use bellwire_schemas::{Seq, Timestamp};
+
     use super::*;
 
     #[test]
     fn a_held_binding_holds_what_would_go_on_with_it() {
+        let owed = |reason, attempts| Owed {
+            seq: Seq(1),
+            attempts,
+            next_at: Timestamp::from_millis(5),
+            since: Timestamp::from_millis(1),
+            error: None,
+            reason,
+            key: None,
+        };
         let held = Some("binding-paused");
-        assert_eq!(owed_words(&OwedReason::Retry, None), ("retrying", "retry"));
-        assert_eq!(owed_words(&OwedReason::Retry, held), ("paused", "binding-paused"));
-        assert_eq!(owed_words(&OwedReason::Parked, held), ("paused", "binding-paused"));
-        assert_eq!(owed_words(&OwedReason::Blocked, held), ("parked", "key-blocked"));
-        assert_eq!(owed_words(&OwedReason::Cancelled, held), ("waiting", "cancel-requested"));
+        assert_eq!(owed_words(&owed(OwedReason::Retry, 1), None), ("retrying", "retry"));
+        assert_eq!(owed_words(&owed(OwedReason::Delayed, 0), None), ("waiting", "deliver-at"));
+        assert_eq!(owed_words(&owed(OwedReason::Delayed, 1), None), ("retrying", "retry"));
+        assert_eq!(owed_words(&owed(OwedReason::Retry, 1), held), ("paused", "binding-paused"));
+        assert_eq!(owed_words(&owed(OwedReason::Parked, 0), held), ("paused", "binding-paused"));
+        assert_eq!(owed_words(&owed(OwedReason::Blocked, 3), held), ("parked", "key-blocked"));
+        assert_eq!(owed_words(&owed(OwedReason::Cancelled, 0), held), ("waiting", "cancel-requested"));
     }
 }

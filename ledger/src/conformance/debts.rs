@@ -168,7 +168,9 @@ pub async fn debts_not_tried_are_no_retries(subject: &mut impl Subject) {
     };
     assert_eq!(ledger.totals().await.unwrap()[&b], mixed);
     // The time of one has come, it was tried and failed.
-    flush(&ledger, epoch, share(b, 3, 6).owes(1, 900)).await;
+    let mut part = share(b, 3, 6);
+    part.owed = vec![Owed { attempts: 1, ..waits(1, 900, OwedReason::Delayed, "") }];
+    flush(&ledger, epoch, part).await;
     subject.reopen().await;
     let ledger = subject.ledger();
     let tried = BindingTotals { waiting: 4, retrying: 3, delayed: 2, oldest_owed: Some(at(0)), ..mixed };

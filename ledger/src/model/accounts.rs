@@ -99,7 +99,7 @@ impl State {
         for (key, owed) in self.owed.iter().filter(|(k, _)| k.binding == id && !self.is_request(k)) {
             let (count, since) = match owed.reason {
                 OwedReason::Parked => (&mut totals.parked, accepted_at(key.address)),
-                OwedReason::Delayed | OwedReason::Debounced => (&mut totals.delayed, Some(owed.next_at)),
+                _ if owed.is_delayed() => (&mut totals.delayed, Some(owed.next_at)),
                 _ => (&mut totals.retrying, accepted_at(key.address)),
             };
             *count += 1;

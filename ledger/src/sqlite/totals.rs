@@ -56,11 +56,12 @@ fn ended(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Out
 
 fn debts(reader: &Reader, binding: BindingId, totals: &mut BindingTotals) -> Outcome<()> {
     let mut statement = reader.conn.prepare_cached(
-        "SELECT coalesce(sum(reason NOT IN (3, 5, 6)), 0), coalesce(sum(counted = 0), 0),
-           min(CASE WHEN reason IN (5, 6) THEN next_at ELSE accepted_at END),
+        "SELECT coalesce(sum(reason <> 3 AND NOT is_delayed), 0), coalesce(sum(counted = 0), 0),
+           min(CASE WHEN is_delayed THEN next_at ELSE accepted_at END),
            (SELECT count(*) FROM dead_letter WHERE binding = ?1),
-           coalesce(sum(reason = 3), 0), coalesce(sum(reason IN (5, 6)), 0)
-         FROM owed WHERE binding = ?1 AND reason <> 7",
+           coalesce(sum(reason = 3), 0), coalesce(sum(is_delayed), 0)
+         FROM (SELECT *, reason IN (5, 6) AND attempts = 0 AS is_delayed FROM owed
+           WHERE binding = ?1 AND reason <> 7)",
     )?;
     let mut rows = statement.query([binding.0])?;
     if let Some(row) = rows.next()? {

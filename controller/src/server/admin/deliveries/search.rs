@@ -290,7 +290,9 @@ pub fn is_running(app: &Reads, key: DeliveryKey) -> bool {
 /// The reasons that make a state; none for those that have to do with more than the debt.
 fn reasons(state: &str) -> Vec<OwedKind> {
     match state {
-        "retrying" => vec![OwedKind::Retry, OwedKind::Redrive, OwedKind::Replay],
+        "retrying" => {
+            vec![OwedKind::Retry, OwedKind::Redrive, OwedKind::Replay, OwedKind::Delayed, OwedKind::Debounced]
+        }
         "parked" => vec![OwedKind::Parked, OwedKind::Blocked],
         "waiting" => vec![OwedKind::Delayed, OwedKind::Debounced, OwedKind::Cancelled],
         _ => Vec::new(),

@@ -27,8 +27,8 @@ impl Side<'_> {
 pub fn owed(debt: &OwedDelivery, side: Side<'_>, runs: bool) -> Found {
     let (owed, head) = (&debt.owed, debt.event.as_ref());
     let (held, kind) = (side.held(), owed.reason.kind());
-    let (own, why) = explain::words(&owed.reason);
-    let (state, reason) = if runs { ("running", why) } else { explain::owed_words(&owed.reason, held) };
+    let (own, why) = explain::words(owed);
+    let (state, reason) = if runs { ("running", why) } else { explain::owed_words(owed, held) };
     let is_timed = !matches!(state, "running" | "parked" | "paused") && kind != OwedKind::Cancelled;
     let view = DeliveryView {
         address: debt.address,
