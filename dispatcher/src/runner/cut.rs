@@ -62,7 +62,10 @@ impl Runner {
                 None => again.push(job),
             }
         }
-        self.put_back(again, now);
+        if again.iter().any(Job::is_new) {
+            self.go_on();
+        }
+        self.queue.put_back(again, now);
         self.queue.landed(lines.iter().copied(), now);
     }
 }

@@ -57,12 +57,9 @@ impl Runner {
         }
     }
 
-    /// Puts deliveries back that were in a batch before: new events among them do not wait for the window again.
-    pub(super) fn put_back(&mut self, jobs: Vec<Job>, now: Timestamp) {
-        if jobs.iter().any(Job::is_new) {
-            self.ready_since = Some(Timestamp::from_micros(0));
-        }
-        self.queue.put_back(jobs, now);
+    /// New events are back that were in a batch before: they do not wait for the window again.
+    pub(super) fn go_on(&mut self) {
+        self.ready_since = Some(Timestamp::from_micros(0));
     }
 
     /// What the next batch may hold; `None` when it has to wait, for the rate or for more events. Only new events are

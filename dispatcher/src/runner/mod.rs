@@ -426,8 +426,10 @@ impl Runner {
         let mark = self.part.moved_at.filter(|_| self.sent.is_none()).map(|at| at.plus(MARK_LINGER));
         let probe = self.probe_at.filter(|_| taking);
         let read = self.read_after.filter(|_| taking);
-        let line = self.queue.next_at().filter(|_| taking);
-        let wake = self.wake_at.filter(|_| taking);
+        // What `launch` would do nothing about: a flush or the leases wake it.
+        let launching = taking && self.scope.licence.holds() && self.unflushed() < MAX_UNFLUSHED;
+        let line = self.queue.next_at().filter(|_| launching);
+        let wake = self.wake_at.filter(|_| launching);
         let at = [due, mark, probe, read, line, wake, key].into_iter().flatten().min();
         // In order, attempts are broken off when the leases run out.
         let trust =

@@ -53,13 +53,18 @@ impl Runner {
                 (Ending::Behind | Ending::Untried | Ending::Next { .. }, _) => again.push(job),
             }
         }
-        self.put_back(again, now);
+        let new = again.iter().chain(&behind).filter(|job| job.is_new()).map(|job| job.line);
+        let new: Vec<u64> = new.collect();
+        self.queue.put_back(again, now);
         behind.into_iter().for_each(|job| self.queue.put_behind(job, now));
         for line in lines {
             if self.queue.is_parked(*line) {
                 let followers = self.queue.park(*line);
                 self.spill(followers, now);
             }
+        }
+        if new.iter().any(|line| !self.queue.is_parked(*line)) {
+            self.go_on();
         }
         self.queue.landed(lines.iter().copied(), now);
     }

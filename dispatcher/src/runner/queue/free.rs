@@ -14,15 +14,17 @@ const CURSOR: usize = 0;
 const LIVE: usize = 1;
 const DEBTS: usize = 2;
 const LONE: usize = 3;
-/// Takes the turn of the cursor as long as there are any: they came before what the cursor brings now.
+/// Take the turns of the streams that they came from as long as there are any: what came before goes first, and what is owed
+/// never takes the turns of new events, however often it fails.
 const PARTS: usize = 4;
+const OWED_PARTS: usize = 5;
 
 /// Streams that have a turn of their own.
 const TURNS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Free {
-    streams: [Ring; 5],
+    streams: [Ring; 6],
     next: usize,
 }
 
@@ -51,7 +53,12 @@ impl Free {
         let mut batch = Batch::new(room);
         let streams = &mut self.streams;
         batch.fill(&mut self.next, TURNS, |turn, batch| {
-            let stream = if turn == CURSOR && streams[PARTS].len() > 0 { PARTS } else { turn };
+            let parts = match turn {
+                CURSOR | LIVE => PARTS,
+                DEBTS => OWED_PARTS,
+                _ => turn,
+            };
+            let stream = if streams[parts].len() > 0 { parts } else { turn };
             if !room.fresh && matches!(stream, CURSOR | LIVE) {
                 return Draw::Nothing;
             }
@@ -66,12 +73,17 @@ impl Free {
 
     pub(super) fn ready(&self) -> Ready {
         let has = |stream: &usize| self.streams[*stream].len() > 0;
-        Ready { fresh: [CURSOR, LIVE].iter().any(has), others: [DEBTS, LONE, PARTS].iter().any(has) }
+        Ready {
+            fresh: [CURSOR, LIVE].iter().any(has),
+            others: [DEBTS, LONE, PARTS, OWED_PARTS].iter().any(has),
+        }
     }
 
     /// Whether new events, with the debts that may join them, make a full batch.
     pub(super) fn fills(&self, room: Room) -> bool {
-        let of = |what: fn(&Ring) -> usize| self.streams[..=DEBTS].iter().map(what).sum::<usize>();
+        // Debts do not join while parts of such stand before them.
+        let joining = if self.streams[OWED_PARTS].len() > 0 { DEBTS } else { DEBTS + 1 };
+        let of = |what: fn(&Ring) -> usize| self.streams[..joining].iter().map(what).sum::<usize>();
         of(Ring::len) >= room.events || of(Ring::bytes) >= room.bytes
     }
 
@@ -120,5 +132,6 @@ fn place(job: &Job, fresh: usize) -> (usize, u64) {
         Kind::Debt => (DEBTS, job.line),
         Kind::Lone => (LONE, job.line),
         Kind::Part => (PARTS, KEYLESS),
+        Kind::OwedPart => (OWED_PARTS, KEYLESS),
     }
 }

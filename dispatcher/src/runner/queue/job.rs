@@ -27,8 +27,10 @@ pub(super) enum Kind {
     Fresh,
     /// Owed, and it goes with others.
     Debt,
-    /// Of a batch that failed as a whole: with such others only, not with what has failed with none.
+    /// New, of a batch that failed as a whole: with such others only, not with what has failed with none.
     Part,
+    /// The same of what is owed.
+    OwedPart,
     /// Owed, and it goes alone.
     Lone,
 }
@@ -115,17 +117,17 @@ impl Kind {
             (usize::MAX, false) => Self::Fresh,
             (usize::MAX, true) => Self::Debt,
             (1, true) => Self::Lone,
-            _ => Self::Part,
+            (_, true) => Self::OwedPart,
+            (_, false) => Self::Part,
         }
     }
 
     pub(super) fn goes_with(self, other: Self) -> bool {
-        self == other || (self.is_whole() && other.is_whole())
-    }
-
-    /// Whether it may be in a batch of any size.
-    fn is_whole(self) -> bool {
-        matches!(self, Self::Fresh | Self::Debt)
+        match self {
+            Self::Fresh | Self::Debt => matches!(other, Self::Fresh | Self::Debt),
+            Self::Part | Self::OwedPart => matches!(other, Self::Part | Self::OwedPart),
+            Self::Lone => other == Self::Lone,
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use super::job::{Job, Kind, line_of};
 use super::line::{Line, Moment, Next, Row};
 use super::{Change, Ready, Room};
 
-/// The kinds that have a turn of their own; parts take that of new events as long as there are any, because they came
-/// before them.
+/// The kinds that have a turn of their own; parts of new or owed ones take theirs as long as there are any, because they
+/// came before them.
 const TURNS: [Kind; 3] = [Kind::Fresh, Kind::Debt, Kind::Lone];
 
 /// The time of lines that are looked at again before anything is taken.
@@ -27,7 +27,7 @@ pub(super) struct Lines {
     lane: Lane,
     lines: HashMap<u64, Line>,
     /// Lines of which something may run, by what that is, in the order of their tickets.
-    rings: [BTreeMap<u64, u64>; 4],
+    rings: [BTreeMap<u64, u64>; 5],
     tickets: u64,
     next: usize,
     /// Whether parts of batches are kept apart; as the last batch had it.
@@ -191,7 +191,10 @@ impl Lines {
         }
         let (mut events, mut bytes) = (0, 0);
         let moment = self.moment(now);
-        for id in [Kind::Fresh, Kind::Debt].into_iter().flat_map(|kind| self.rings[kind as usize].values()) {
+        // Debts do not join while parts of such stand before them.
+        let joining = if self.rings[Kind::OwedPart as usize].is_empty() { 2 } else { 1 };
+        let kinds = [Kind::Fresh, Kind::Debt].into_iter().take(joining);
+        for id in kinds.flat_map(|kind| self.rings[kind as usize].values()) {
             let Some(line) = self.lines.get_mut(id) else { continue };
             let Some(next) = line.next(moment) else { continue };
             let (more, size) = line.count_whole(next.is_again, moment, room.events - events);
@@ -205,10 +208,12 @@ impl Lines {
 
     pub(super) fn ready(&mut self, now: Timestamp) -> Ready {
         self.wake(now);
-        for kind in [Kind::Fresh, Kind::Debt, Kind::Part, Kind::Lone] {
-            self.front(kind, now);
+        let others = [Kind::Debt, Kind::Part, Kind::OwedPart, Kind::Lone];
+        // Each may move lines to where they belong now.
+        for kind in [Kind::Fresh].iter().chain(&others) {
+            self.front(*kind, now);
         }
-        let others = [Kind::Debt, Kind::Part, Kind::Lone].iter().any(|kind| self.front(*kind, now).is_some());
+        let others = others.iter().any(|kind| self.front(*kind, now).is_some());
         Ready { fresh: self.front(Kind::Fresh, now).is_some(), others }
     }
 
@@ -312,6 +317,7 @@ impl Lines {
             Kind::Fresh => {
                 self.front(Kind::Part, now).or_else(|| fresh.then(|| self.front(Kind::Fresh, now)).flatten())
             }
+            Kind::Debt => self.front(Kind::OwedPart, now).or_else(|| self.front(Kind::Debt, now)),
             kind => self.front(kind, now),
         }
     }

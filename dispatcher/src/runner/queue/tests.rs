@@ -411,6 +411,40 @@ fn halves_go_before_new_events_and_without_them() {
     }
 }
 
+/// Halves of what is owed and fails take no turns of new events, and the other way round.
+#[test]
+fn nothing_starves_beside_what_keeps_failing() {
+    for (ordering, bad) in [Ordering::None, Ordering::Key].into_iter().flat_map(|o| [(o, true), (o, false)]) {
+        let debts: Vec<Owed> = (1_001..=1_300).map(|seq| debt(seq, 0)).collect();
+        let mut queue = queue(ordering, 300, &debts);
+        let mut left = [300, 300];
+        let (mut rests, mut longest) = ([0, 0], [0, 0]);
+        loop {
+            let mut jobs = queue.take(TEN, NOW);
+            if jobs.is_empty() {
+                break;
+            }
+            for (is_owed, rest) in rests.iter_mut().enumerate() {
+                let goes = jobs.iter().any(|job| usize::from(job.debt.is_some()) == is_owed);
+                *rest = if goes || left[is_owed] == 0 { 0 } else { *rest + 1 };
+                longest[is_owed] = longest[is_owed].max(*rest);
+            }
+            let lines: Vec<u64> = jobs.iter().map(|job| job.line).collect();
+            let fails = |job: &Job| job.address.seq.0.is_multiple_of(4) && job.debt.is_some() == bad;
+            if jobs.len() > 1 && jobs.iter().any(fails) {
+                let half = jobs.len().div_ceil(2);
+                jobs.iter_mut().for_each(|job| job.most = half);
+                queue.put_back(jobs, NOW);
+            } else {
+                jobs.iter().for_each(|job| left[usize::from(job.debt.is_some())] -= 1);
+            }
+            queue.landed(lines.into_iter(), NOW);
+        }
+        assert_eq!(left, [0, 0], "{ordering:?}");
+        assert!(longest.iter().all(|rest| *rest <= 4), "{ordering:?}, owed ones fail: {bad}: {longest:?}");
+    }
+}
+
 #[test]
 fn while_new_events_are_gathered_the_others_go() {
     for ordering in [Ordering::None, Ordering::Key] {
