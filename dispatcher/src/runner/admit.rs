@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bellwire_ledger::{LogOutcome, Owed, OwedReason};
+use bellwire_schemas::event::{DELIVER_AT, MAX_DELAY};
 use bellwire_schemas::service::Debounce;
 use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Seq, Timestamp};
 
 use super::Runner;
 use super::queue::{Job, Stream, line_of};
-use super::settle::is_retry;
+use super::settle::keeps_key;
 use super::singles::group;
 
 /// What an event's time may be beyond the limit by what the ledger notes: the door's clock is another one, and it was
@@ -110,6 +111,7 @@ impl Runner {
         let queue = &self.queue;
         self.bursts.retain(|_, burst| queue.is_held(burst.last));
         self.late.keep_only(|seq| queue.is_held(seq));
+        self.kept.keep_only(|seq| queue.is_held(seq));
         let (singles, lane) = (&self.binding.singles, self.scope.lane);
         let owed: HashSet<Seq> = rows.iter().map(|row| row.seq).collect();
         self.retries.retain(|seq, _| {
@@ -124,17 +126,18 @@ impl Runner {
             if self.queue.is_held(row.seq) {
                 continue;
             }
-            self.note_late(row, line_of(row.key.as_deref(), row.seq));
+            let line = line_of(row.key.as_deref(), row.seq);
+            self.note_late(row, line);
             let key = group(row.key.as_deref());
             match row.reason {
                 OwedReason::Debounced if row.attempts == 0 => {
                     let burst = Burst { last: row.seq, first_at: row.since, due_at: row.next_at };
                     self.bursts.insert(key, burst);
                 }
-                _ if self.plan.spec.singleton.is_some() && is_retry(row) => {
+                _ if self.plan.spec.singleton.is_some() && keeps_key(row) => {
                     let address = Address::new(self.scope.lane, row.seq);
                     self.binding.singles.enter(key, address, false);
-                    self.retries.insert(row.seq, line_of(row.key.as_deref(), row.seq));
+                    self.keep_key(row, line);
                 }
                 _ => {}
             }
@@ -152,8 +155,11 @@ impl Runner {
     }
 }
 
-/// The time that an event asks for. The doors refuse what is none; of older events, it means at once.
+/// The time that an event asks for. The doors refuse what is none, or too far; of older events, the one means at once,
+/// the other the limit.
 fn deliver_at(job: &Job) -> Option<Timestamp> {
     let stored = job.event.as_ref()?;
-    stored.event.deliver_at(stored.accepted_at.plus(SLACK)).ok()?
+    let asked = stored.event.extensions.get(DELIVER_AT)?.as_str()?;
+    let at = Timestamp::parse(asked).ok()?;
+    Some(at.min(stored.accepted_at.plus(MAX_DELAY + SLACK)))
 }

@@ -40,9 +40,7 @@ impl Runner {
     /// A debt is gone from the ledger.
     pub(super) fn forget(&mut self, job: &Job) {
         self.queue.forget(job.address.seq);
-        self.binding.singles.leave(job.address);
-        self.retries.remove(&job.address.seq);
-        self.late.remove(job.address.seq);
+        self.release(job.address);
     }
 
     /// An attempt was broken off: what was given up ends, the others of its batch wait again.

@@ -12,7 +12,6 @@ use super::cut::cancelled;
 use super::part::MAX_UNFLUSHED;
 use super::queue::{Job, Stream, line_of};
 use super::settle::{FILTER_MISMATCH, is_retry};
-use super::singles::MAX_WAITING;
 use crate::decide::{Admission, Candidate, admit};
 
 /// Events read at once, or a batch's worth if that is more.
@@ -48,13 +47,14 @@ impl Runner {
             return;
         }
         let now = self.scope.rooms.clock.now();
-        let has_room = self.queue.debts_len() < READ_DEBTS / 2 && self.waiting_len() < MAX_WAITING;
-        if self.due_at.is_some_and(|at| at <= now) && has_room {
-            if self.plan.is_ordered() || !self.is_learned {
-                self.learn_debts(now).await;
-            } else {
-                self.load_debts(now).await;
-            }
+        let is_due = self.due_at.is_some_and(|at| at <= now);
+        let (few, has_room) = (self.queue.debts_len() < READ_DEBTS / 2, self.has_room());
+        if is_due && self.learns() {
+            self.learn_debts(now).await;
+        } else if is_due && few && has_room {
+            self.load_debts(now).await;
+        } else if few && !has_room && !self.learns() {
+            self.load_kept(READ_DEBTS / 2, now).await;
         }
         self.relieve(now);
         if self.can_read() {
@@ -62,6 +62,11 @@ impl Runner {
             self.read_events().await;
         }
         self.queue.set_read(self.cursor.read(), now);
+    }
+
+    /// Whether debts are read all at once.
+    pub(super) fn learns(&self) -> bool {
+        self.plan.is_ordered() || !self.is_learned
     }
 
     /// Whether the reader may go on and there is something to read.
@@ -141,6 +146,9 @@ impl Runner {
                 let key = job.key().map(str::to_owned);
                 let seq = job.address.seq;
                 let (attempts, since, error) = (job.attempts, job.since, job.error.clone());
+                if self.plan.spec.singleton.is_some() {
+                    self.retries.insert(seq, job.line);
+                }
                 self.part.owed.push(Owed {
                     seq,
                     attempts,
@@ -246,6 +254,7 @@ impl Runner {
         let seq = event.address.seq;
         if event.source != self.plan.spec.source {
             self.cursor.settle(seq);
+            self.release(event.address);
             return;
         }
         let now = self.scope.rooms.clock.now();
@@ -321,7 +330,7 @@ impl Runner {
     }
 
     /// Does what operators asked for: gives up deliveries that are no debts yet.
-    fn cancel(&mut self, requests: Vec<Owed>) {
+    pub(super) fn cancel(&mut self, requests: Vec<Owed>) {
         let now = self.scope.rooms.clock.now();
         for request in requests {
             let seq = request.seq;

@@ -41,7 +41,7 @@ use attempt::{Landed, Permits};
 use launch::Flight;
 use queue::{Queue, Stream};
 pub(crate) use singles::Singles;
-use singles::{Late, MAX_WAITING, Waiting};
+use singles::{Times, Waiting};
 
 pub use part::MAX_UNFLUSHED;
 use part::{Part, Sent};
@@ -86,7 +86,9 @@ pub(crate) struct Runner {
     /// Due debts of such a binding whose key is not free.
     waiting: Waiting,
     /// And those that asked for a later time, when it is in order.
-    late: Late,
+    late: Times,
+    /// When debts that hold their key are due.
+    kept: Times,
     /// Whether the debts are known that later events depend on: nothing is read before.
     is_learned: bool,
     /// Since when new events are gathered for a batch.
@@ -140,7 +142,8 @@ impl Runner {
             bursts: HashMap::new(),
             retries: HashMap::new(),
             waiting: Waiting::default(),
-            late: Late::default(),
+            late: Times::default(),
+            kept: Times::default(),
             ready_since: None,
             wake_at: None,
             hold: None,
@@ -227,12 +230,16 @@ impl Runner {
 
     fn adapt(&mut self) {
         if self.plans.has_changed().unwrap_or(false) {
+            let before = self.plan.spec.singleton;
             self.plan = Arc::clone(&self.plans.borrow_and_update());
             self.conditions = self.plan.target.changes();
             // Slots of another function are worth nothing.
             self.entering = None;
             self.permits = None;
             self.reorder();
+            if self.plan.spec.singleton != before {
+                self.learn_keys(before);
+            }
             self.reconsider();
         }
         // In order, what runs on leases that are not believed any more must not meet the next owner's attempts.
@@ -421,8 +428,8 @@ impl Runner {
         let now = self.scope.rooms.clock.now();
         let taking = self.is_taking();
         let key = self.next_look(now).filter(|_| taking);
-        let due =
-            self.due_at.filter(|_| taking && self.queue.debts_len() == 0 && self.waiting_len() < MAX_WAITING);
+        let has_room = self.learns() || (self.queue.debts_len() == 0 && self.has_room());
+        let due = self.due_at.filter(|_| taking && has_room);
         let mark = self.part.moved_at.filter(|_| self.sent.is_none()).map(|at| at.plus(MARK_LINGER));
         let probe = self.probe_at.filter(|_| taking);
         let read = self.read_after.filter(|_| taking);

@@ -113,6 +113,7 @@ impl Runner {
             entry.error = Some(turned_away(reason));
         }
         self.cursor.settle(event.address.seq);
+        self.release(event.address);
         self.part.log.push(entry);
         self.tell_settled(event.address, FinalState::Filtered, reason);
     }
@@ -251,8 +252,8 @@ impl Runner {
         let now = self.scope.rooms.clock.now();
         let key = job.key().map(str::to_owned);
         let owed = Owed { seq: job.address.seq, attempts, next_at: at, since: job.since, error, reason, key };
-        if self.plan.spec.singleton.is_some() && is_retry(&owed) {
-            self.retries.insert(owed.seq, job.line);
+        if self.plan.spec.singleton.is_some() && keeps_key(&owed) {
+            self.keep_key(&owed, job.line);
         }
         self.note_late(&owed, job.line);
         let change = self.queue.owe(&owed, job.line, now);
@@ -265,11 +266,7 @@ impl Runner {
 
     pub(super) fn finish(&mut self, job: &Job, entry: LogEntry) {
         self.part.log.push(entry);
-        if self.plan.spec.singleton.is_some() {
-            self.binding.singles.leave(job.address);
-            self.retries.remove(&job.address.seq);
-            self.late.remove(job.address.seq);
-        }
+        self.release(job.address);
         let seq = job.address.seq;
         match job.debt {
             Some(_) => {
@@ -353,7 +350,7 @@ pub(super) fn turned_away(reason: &str) -> ErrorInfo {
     ErrorInfo::platform(FailureClass::Function, &format!("Delivery.{reason}"), "")
 }
 
-/// Whether a debt has failed before and so holds its key, where one of a key is let run at a time.
+/// Whether a debt has failed before and is tried again.
 pub(super) fn is_retry(owed: &Owed) -> bool {
     match owed.reason {
         OwedReason::Retry => true,
@@ -362,6 +359,11 @@ pub(super) fn is_retry(owed: &Owed) -> bool {
         }
         OwedReason::Parked | OwedReason::Blocked | OwedReason::Cancelled => false,
     }
+}
+
+/// Whether a debt holds its key, where one of a key is let run at a time: it has failed before, or waits for its turn.
+pub(super) fn keeps_key(owed: &Owed) -> bool {
+    is_retry(owed) || matches!(owed.reason, OwedReason::Parked | OwedReason::Blocked)
 }
 
 /// The last lines within the limit; a line that alone is longer is cut at its start.

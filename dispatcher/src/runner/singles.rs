@@ -8,11 +8,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwire_ledger::{LogOutcome, Owed, OwedReason};
+use bellwire_ledger::{DeliveryKey, LogOutcome, Owed, OwedReason};
 use bellwire_schemas::service::Singleton;
 use bellwire_schemas::{Address, ErrorInfo, FailureClass, FinalState, Lane, Seq, Timestamp};
 
 use super::Runner;
+use super::part::MAX_UNFLUSHED;
 use super::queue::{Job, line_of};
 use super::settle::turned_away;
 
@@ -22,7 +23,9 @@ const SINGLETON: &str = "singleton";
 const KEY_REST: Duration = Duration::from_millis(250);
 /// Debts of a binding in one lane that wait in memory for their key; with more, no further ones are read until some have
 /// run. A replay keeps fewer open.
-pub(super) const MAX_WAITING: usize = 4_096;
+const MAX_WAITING: usize = 4_096;
+/// When to look again for a debt that the ledger does not give.
+const KEPT_REST: Duration = Duration::from_secs(1);
 
 /// Due debts whose key is not free, in the order in which they became due.
 #[derive(Debug, Default)]
@@ -74,7 +77,9 @@ impl Runner {
     /// Asks the delayed debts of a binding in order that are due, and puts debts back in line whose key is free now.
     pub(super) fn look_at_keys(&mut self, now: Timestamp) {
         let rule = self.plan.spec.singleton;
-        while let Some((seq, line)) = self.late.pop_due(now) {
+        while self.unflushed() < MAX_UNFLUSHED
+            && let Some((seq, line)) = self.late.pop_due(now)
+        {
             let mut job = Job::blank(Address::new(self.scope.lane, seq), line, now);
             job.debt = Some(OwedReason::Delayed);
             if let Some(rule) = rule {
@@ -83,13 +88,86 @@ impl Runner {
         }
         let singles = &self.binding.singles;
         let free = if rule.is_some() { self.waiting.next(singles) } else { self.waiting.take() };
+        if rule.is_some() {
+            self.retries.extend(free.iter().map(|job| (job.address.seq, job.line)));
+        }
         self.queue.put_back(free, now);
     }
 
     /// When the next of them is due, or the keys are to be looked at again.
     pub(super) fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
         let again = (self.waiting.len > 0).then(|| now.plus(KEY_REST));
-        again.into_iter().chain(self.late.first_at()).min()
+        let late = self.late.first_at().filter(|_| self.unflushed() < MAX_UNFLUSHED);
+        again.into_iter().chain(late).min()
+    }
+
+    /// Whether further debts may be read: some of them may have to wait, others may end.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len < MAX_WAITING && self.unflushed() < MAX_UNFLUSHED
+    }
+
+    /// Notes a debt that holds its key.
+    pub(super) fn keep_key(&mut self, owed: &Owed, line: u64) {
+        self.retries.insert(owed.seq, line);
+        self.kept.insert(owed.seq, owed.next_at, line);
+    }
+
+    /// A delivery does not hold its key any more.
+    pub(super) fn release(&mut self, address: Address) {
+        self.binding.singles.leave(address);
+        self.retries.remove(&address.seq);
+        self.late.remove(address.seq);
+        self.kept.remove(address.seq);
+    }
+
+    /// What is under way and owed holds its key from now on, under another rule.
+    pub(super) fn learn_keys(&mut self, before: Option<Singleton>) {
+        if self.plan.spec.singleton.is_none() {
+            return;
+        }
+        let (singles, lane) = (&self.binding.singles, self.scope.lane);
+        if before.is_none() {
+            // What was noted under an earlier rule may have ended.
+            singles.forget(lane);
+            self.retries.clear();
+        }
+        for job in self.aboard.values().flat_map(|flight| &flight.jobs) {
+            singles.enter(group_of(job), job.address, false);
+        }
+        (self.is_learned, self.due_at) = (false, Some(self.scope.rooms.clock.now()));
+    }
+
+    /// Reads due debts that hold their key, while too many wait for theirs to read all that are due: without them, none
+    /// of those would ever run.
+    pub(super) async fn load_kept(&mut self, most: usize, now: Timestamp) {
+        let (queue, singles, lane) = (&self.queue, &self.binding.singles, self.scope.lane);
+        let is_away = |seq: Seq| !queue.is_held(seq) && singles.holds(Address::new(lane, seq));
+        let due: Vec<_> = self.kept.due(now).filter(|(seq, _)| is_away(*seq)).take(most).collect();
+        for (seq, line) in due {
+            let address = Address::new(lane, seq);
+            let delivery = DeliveryKey { binding: self.binding.id, address };
+            let next_at = match self.scope.rooms.ledger().owed(delivery).await {
+                Ok(Some(row)) if row.reason == OwedReason::Cancelled => {
+                    self.cancel(vec![row]);
+                    continue;
+                }
+                Ok(Some(row)) if row.next_at <= now && self.cursor.is_settled(seq) => {
+                    self.kept.remove(seq);
+                    self.queue.push_due(Job::debt(lane, row, self.plan.spec.batch.bisect));
+                    continue;
+                }
+                Ok(Some(row)) => row.next_at,
+                Ok(None) => {
+                    self.release(address);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%lane, binding = %self.binding.name, %error, "cannot read the debts");
+                    now
+                }
+            };
+            self.kept.insert(seq, next_at.max(now.plus(KEPT_REST)), line);
+        }
     }
 
     /// Whether no delivery of the same key is under way, or it was given up for this fresh one. Else this one has ended.
@@ -109,11 +187,6 @@ impl Runner {
                 false
             }
         }
-    }
-
-    /// Debts that wait for their key.
-    pub(super) fn waiting_len(&self) -> usize {
-        self.waiting.len
     }
 
     /// Forgets debts that wait for their key; their rows are read again.
@@ -137,6 +210,8 @@ impl Runner {
             Some(_) => return Say::Wait,
         }
         self.retries.insert(job.address.seq, job.line);
+        self.late.remove(job.address.seq);
+        self.kept.remove(job.address.seq);
         Say::Go
     }
 
@@ -162,9 +237,9 @@ impl Runner {
     }
 }
 
-/// When delayed debts are due.
+/// When debts are due, and their lines.
 #[derive(Debug, Default)]
-pub(super) struct Late {
+pub(super) struct Times {
     times: BTreeSet<(Timestamp, Seq)>,
     rows: HashMap<Seq, (Timestamp, u64)>,
 }
@@ -180,7 +255,7 @@ enum Say {
     Ended,
 }
 
-impl Late {
+impl Times {
     fn insert(&mut self, seq: Seq, at: Timestamp, line: u64) {
         self.remove(seq);
         self.times.insert((at, seq));
@@ -204,6 +279,11 @@ impl Late {
         self.times.first().map(|(at, _)| *at)
     }
 
+    fn due(&self, now: Timestamp) -> impl Iterator<Item = (Seq, u64)> {
+        let due = self.times.iter().take_while(move |(at, _)| *at <= now);
+        due.filter_map(|(_, seq)| self.rows.get(seq).map(|(_, line)| (*seq, *line)))
+    }
+
     fn pop_due(&mut self, now: Timestamp) -> Option<(Seq, u64)> {
         let (_, seq) = *self.times.first().filter(|(at, _)| *at <= now)?;
         self.times.pop_first();
@@ -218,20 +298,24 @@ impl Waiting {
         self.seen = None;
     }
 
-    /// Takes the first of each key out that is free.
+    /// Takes the first of each key out that is free; it holds the key from then on, so that nothing overtakes it.
     fn next(&mut self, singles: &Singles) -> Vec<Job> {
         if self.len == 0 {
             return Vec::new();
         }
-        let all = singles.lock();
+        let mut all = singles.lock();
         if self.seen == Some(all.ended) {
             return Vec::new();
         }
         self.seen = Some(all.ended);
         let mut free = Vec::new();
         self.by_key.retain(|key, jobs| {
-            if !all.by_key.contains_key(key) {
-                free.extend(jobs.pop_front());
+            if !all.by_key.contains_key(key)
+                && let Some(job) = jobs.pop_front()
+            {
+                all.by_key.insert(*key, job.address);
+                all.key_of.insert(job.address, *key);
+                free.push(job);
             }
             !jobs.is_empty()
         });
@@ -297,6 +381,11 @@ impl Singles {
             all.by_key.remove(&key);
             all.ended += 1;
         }
+    }
+
+    /// Whether a delivery holds its key.
+    pub(super) fn holds(&self, address: Address) -> bool {
+        self.lock().key_of.contains_key(&address)
     }
 
     /// A lane is not ours any more.

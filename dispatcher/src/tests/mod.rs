@@ -5,6 +5,7 @@ mod accounts;
 mod batches;
 mod conditions;
 mod flow;
+mod keys;
 mod operators;
 mod order;
 mod sending;

@@ -10,19 +10,19 @@ use serde_json::json;
 
 use super::world::{Act, Functions, World, binding, event, function};
 
-const LONG: Duration = Duration::from_secs(10);
+pub(super) const LONG: Duration = Duration::from_secs(10);
 
-fn named(id: &str) -> Event {
+pub(super) fn named(id: &str) -> Event {
     event(id, &json!(0))
 }
 
-fn later(id: &str, at: Timestamp) -> Event {
+pub(super) fn later(id: &str, at: Timestamp) -> Event {
     let mut event = named(id);
     event.extensions.insert("deliverat".into(), json!(at.to_string()));
     event
 }
 
-async fn world(lanes: u16, rule: Singleton, change: impl Fn(&mut BindingSpec)) -> World {
+pub(super) async fn world(lanes: u16, rule: Singleton, change: impl Fn(&mut BindingSpec)) -> World {
     let functions = Functions::new(|call, _| match call.id.starts_with("dead") {
         true => Act::Fail(FailureClass::Function, "ValidationError"),
         false => Act::After(LONG),
@@ -35,12 +35,12 @@ async fn world(lanes: u16, rule: Singleton, change: impl Fn(&mut BindingSpec)) -
     world
 }
 
-async fn send(world: &World, id: &str) -> Address {
+pub(super) async fn send(world: &World, id: &str) -> Address {
     let feed = Arc::clone(&world.feed);
     world.send_keyed(&feed, "in", vec![(named(id), "k")]).await[0]
 }
 
-async fn end(world: &World, address: Address) -> Option<(FinalState, String)> {
+pub(super) async fn end(world: &World, address: Address) -> Option<(FinalState, String)> {
     let log = world.ledger.log(address, None).await.unwrap();
     let (_, entry) = log.last()?;
     let kind = entry.error.as_ref().map(|error| error.kind.clone()).unwrap_or_default();
@@ -50,7 +50,7 @@ async fn end(world: &World, address: Address) -> Option<(FinalState, String)> {
     }
 }
 
-fn done(world: &World) -> Vec<String> {
+pub(super) fn done(world: &World) -> Vec<String> {
     world.functions.spans().into_iter().flat_map(|span| span.done).collect()
 }
 
