@@ -17,7 +17,8 @@ pub(crate) struct Batch {
     /// Most bytes of events, from 1KB to 6MB, as Lambda allows; a single larger event goes alone.
     #[schemars(with = "Size", extend("default" = "6MB"))]
     pub bytes: ByteSize,
-    /// How long a batch that is not full waits for more, at most 5m; `0s` never waits.
+    /// How long new events that do not fill a batch wait for more, at most 5m; `0s` never waits. What failed does not
+    /// wait for it.
     #[schemars(with = "Duration", extend("default" = "0s"))]
     pub window: Span,
     /// A batch that fails as a whole is halved until the bad event is alone, which uses up no attempt.
